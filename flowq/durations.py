@@ -48,6 +48,21 @@ def write_duration(seconds: float) -> str | float:
     return seconds
 
 
+def write_seconds(seconds: float) -> str:
+    """Return seconds as a plain number, exact and without an exponent: `1500000`, `0.25`."""
+    return f"{Decimal(repr(seconds)).normalize():f}"
+
+
+def write_wait(seconds: float) -> str:
+    """Return how long a pause is, to three digits unless it is whole: `10m`, `1.53s`, `1230s`.
+
+    lua/nested.lua writes the same; `parse_duration` reads it.
+    """
+    if seconds == int(seconds):
+        return f"{write_duration(seconds)}"
+    return f"{seconds:.0f}s" if seconds >= 100 else f"{max(seconds, 0.001):.3g}s"
+
+
 def local_time(at: datetime) -> str:
     """Return an instant as a reader has it on the clock, with the zone."""
     return at.astimezone().strftime(_TIME)

@@ -333,7 +333,7 @@ class RunNotEnded(FlowqError, TimeoutError):
         self.waits_for = waits_for
 
     def __str__(self) -> str:
-        return f"run {self.run_id} has not ended within {self.timeout_s:g} s: {self.waits_for}"
+        return f"run {self.run_id} has not ended within {self.timeout_s:.15g} s: {self.waits_for}"
 
 
 class ShellFailed(FlowqError):
@@ -450,5 +450,5 @@ class RetryLater(FlowqError):
         self.seconds: float = seconds
 
     def __str__(self) -> str:
-        again = f"again in {self.seconds:g} s"
+        again = f"again in {round(self.seconds, 3):.15g} s"
         return f"{self.args[1]} ({again})" if self.args[1] else again

@@ -129,6 +129,8 @@ class Live(Display):
 
     def __enter__(self) -> Self:
         self._live.start()
+        # rich hides the cursor. It stays visible, because nothing can show it after `kill -9`.
+        self._console.show_cursor(True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flowq.declare.retries import say_policy
+from flowq.durations import write_seconds
 from flowq.plan import Commit, Enqueue, Expansion, Group, Join, Operation, Plan, Start
 from flowq.render.lines import spelled_line
 from flowq.spec import Approval, Retry
@@ -17,7 +18,7 @@ def render_plan(plan: Plan) -> str:
     number, widths = len(str(len(rows))), _widths(rows)
     out = [f"{plan.workflow}: {_summary(plan)}"]
     if plan.timeout_s is not None:
-        out.append(f"  timeout={plan.timeout_s:g}s")
+        out.append(f"  timeout={write_seconds(plan.timeout_s)}s")
     out += [f"  {name} = {value!r}" for name, value in plan.inputs.items()]
     for index, row in enumerate(rows, 1):
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -69,7 +70,7 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     if enqueue.queue != "default":
         yield f"queue={enqueue.queue}"
     if enqueue.timeout_s is not None:
-        yield f"timeout={enqueue.timeout_s:g}s"
+        yield f"timeout={write_seconds(enqueue.timeout_s)}s"
     templates = enqueue.does.templates if isinstance(enqueue.does, Expansion) else ()
     for each in (enqueue, *templates):
         yield from _limits_of_workflow(each)
@@ -89,7 +90,7 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
 def _limits_of_workflow(enqueue: Enqueue) -> Iterator[str]:
     does = enqueue.does
     if isinstance(does, Start) and does.nested.timeout_s is not None:
-        yield f"timeout of the workflow={does.nested.timeout_s:g}s"
+        yield f"timeout of the workflow={write_seconds(does.nested.timeout_s)}s"
     if isinstance(does, Join) and does.retries is not None:
         yield f"retries of the workflow={_retries(does.retries)}"
 
@@ -98,7 +99,9 @@ def _approval(approval: Approval) -> str:
     """Return what an approval says and asks for: `approval("Ship?", host: enum, expires=60s)`."""
     said = [f'"{spelled_line(approval.message)}"'] if approval.message else []
     said += [f"{each.name}: {each.type}" for each in approval.inputs]
-    said += [f"expires={approval.expires_s:g}s"] if approval.expires_s is not None else []
+    said += (
+        [f"expires={write_seconds(approval.expires_s)}s"] if approval.expires_s is not None else []
+    )
     return f"approval({', '.join(said)})" if said else "approval"
 
 
@@ -115,9 +118,9 @@ def _limits(group: Group) -> Iterator[str]:
 
 
 def _retries(retries: Retry) -> str:
-    backoff = f" every {retries.backoff_s:g}s" if retries.backoff_s else ""
+    backoff = f" every {write_seconds(retries.backoff_s)}s" if retries.backoff_s else ""
     further = [
-        f"{name}={','.join(value) if isinstance(value, list) else f'{value:g}'}{unit}"
+        f"{name}={','.join(value) if isinstance(value, list) else write_seconds(value)}{unit}"
         for name, value in say_policy(retries).items()
         for unit in ["s" if name in ("max_backoff", "within") else ""]
     ]

@@ -53,6 +53,11 @@ class _Page:
     unicode: bool
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether the notes of a group are short, so that its rate and time left fit."""
+        return self.width < 100
+
+    @property
     def ellipsis(self) -> str:
         return "…" if self.unicode else "..."
 
@@ -165,28 +170,32 @@ def _says(part: Part, row: JobStatus, page: _Page) -> Iterator[str]:
         ended_otherwise = printable(part.job.reason)
     elif part.is_group and part.list_job is not None and not ended_otherwise:
         ended_otherwise = printable(part.list_job.reason)
-    if row.state != "finished" and not _is_counted(row.state, ended_otherwise):
-        yield _retries(part, page.now) if row.state == "scheduled" and part.due else row.state
+    rate = part.rate(page.now) if row.state in ("started", "queued") else None
+    is_said = row.state == "finished" or _is_counted(row.state, ended_otherwise)
+    is_said = is_said or (page.is_narrow and rate is not None)  # by the mark, the bar and the rate
+    if not is_said:
+        yield _retries(part, page) if row.state == "scheduled" and part.due else row.state
     yield ended_otherwise
     if row.state in ENDED:
         return
+    if rate is not None:
+        yield f"{rate:,.0f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+        left = counts.total() - sum(counts[each] for each in TALLIED_ENDS)
+        if left and not part.is_growing:
+            about = "~" if page.is_narrow else "about "
+            yield f"{about}{format_duration(max(1.0, left / rate))} left"
     if row.state != "scheduled":
-        yield _retries(part, page.now)
-    rate = part.rate(page.now)
-    if rate is None or row.state not in ("started", "queued"):
-        return
-    yield f"{rate:,.0f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-    left = counts.total() - sum(counts[each] for each in TALLIED_ENDS)
-    if left and not part.is_growing:
-        yield f"about {format_duration(max(1.0, left / rate))} left"
+        yield _retries(part, page)
 
 
-def _retries(part: Part, now: datetime) -> str:
+def _retries(part: Part, page: _Page) -> str:
     if not part.due:
         return ""
-    left = format_left(min(part.due.values()), now)
+    left = format_left(min(part.due.values()), page.now)
     if len(part.due) == 1:
         return f"1 retries in {left}"
+    if page.is_narrow:
+        return f"{len(part.due):,} retry in {left}"
     return f"{len(part.due):,} wait for a retry, the next in {left}"
 
 
@@ -238,7 +247,7 @@ def _draw_row(row: _Row, page: _Page, room: int) -> Line:
 
 def _bar(bar: tuple[int, int, int], page: _Page) -> Iterator[Span]:
     """Yield a bar, whose part for a single failure can be seen, and which is full at the end."""
-    cells = min(20, (page.width - 50) // 2)
+    cells = min(20, (page.width - 60) // 2)
     if cells < 5:
         return
     well, bad, total = bar

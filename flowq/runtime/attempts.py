@@ -17,7 +17,7 @@ from rq.timeouts import JobTimeoutException
 from rq.utils import as_text, utcformat
 
 from flowq.callables import names_of_exception
-from flowq.durations import write_duration
+from flowq.durations import write_wait
 from flowq.errors import DoNotRetry, RetryLater, ShellFailed
 from flowq.runtime import scripts
 from flowq.runtime.rq import JobBase
@@ -190,9 +190,7 @@ class RetriedJob(JobBase):
         """Return when the next attempt starts, and why; empty if there is none."""
         if self._next_try is None:
             return ""
-        wait_s = self._wait_s
-        wait = write_duration(wait_s) if wait_s == int(wait_s) else f"{wait_s:.3g}s"
-        again = f"again in {wait}" if wait_s else "again"
+        again = f"again in {write_wait(self._wait_s)}" if self._wait_s else "again"
         failed = f"attempt {self.attempt} failed"
         return f"{failed}: {self.failure.brief}; {again}" if self.failure else f"{failed}; {again}"
 

@@ -24,7 +24,7 @@ from rq.serializers import PickleSerializer
 from rq.utils import get_call_string
 
 from flowq.commands.values import needs_references
-from flowq.durations import write_duration
+from flowq.durations import write_duration, write_seconds
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.plan import Call, Enqueue, Expansion, Group, Join, Start
@@ -175,7 +175,7 @@ def _tolerance(tolerance: Tolerance) -> str:
 
 def write_timeout(timeout_s: float) -> str:
     """Return a time limit in the form that scripts read: "600 10m" (lua/deadlines.lua)."""
-    return f"{timeout_s:g} {write_duration(timeout_s)}"
+    return f"{write_seconds(timeout_s)} {write_duration(timeout_s)}"
 
 
 def call_of(enqueue: Enqueue) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -346,8 +346,10 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_judging": _judging(enqueue),
         "flowq_open": "1" if enqueue.is_open else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
-        "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
-        "flowq_approval": f"1 {expires:g}" if expires else "1" if approval else "",
+        "flowq_expires": (
+            "" if expires or not enqueue.expires_s else write_seconds(enqueue.expires_s)
+        ),
+        "flowq_approval": f"1 {write_seconds(expires)}" if expires else "1" if approval else "",
         "flowq_rounds": _rounds(rounds),
         "flowq_rounds_policy": write_policy(rounds) if rounds else "",
         "flowq_message": message or "",
@@ -385,7 +387,7 @@ def _rounds(retries: Retry | None) -> str:
     """Return the retries of a whole workflow in the form that scripts read: "3 2 2s"."""
     if retries is None or not retries.max:
         return ""
-    return f"{retries.max} {retries.backoff_s:g} {write_duration(retries.backoff_s)}"
+    return f"{retries.max} {write_seconds(retries.backoff_s)} {write_duration(retries.backoff_s)}"
 
 
 def _is_always(enqueue: Enqueue) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from flowq.client import Run
+from flowq.durations import parse_duration
 from flowq.runtime import keys, maintenance
 from flowq.runtime.job import get_job
 from flowq.spec import JobSpec, Retry, Shell, Workflow
@@ -73,6 +74,16 @@ def test_the_failure_of_the_last_job_inside_decides(
     work()
     state = "scheduled" if "again in" in reason or reason.endswith("again") else "failed"
     assert (run.states["sub"], run.reason("sub")) == (state, reason)
+
+
+def test_a_long_wait_that_is_not_whole_is_written_without_an_exponent(
+    run: Runs, work: Work, tmp_path: Path
+) -> None:
+    submit(run, fail_as("broken", tmp_path), retries=Retry(2, 50_000.25, jitter=0.5))
+    work()
+    again = run.reason("sub").partition("; again in ")[2]
+    assert 25_000 <= parse_duration(again) <= 75_001
+    assert again.removesuffix("s").isdecimal()
 
 
 @pytest.mark.parametrize("log", ["log", "log-\udcff"])

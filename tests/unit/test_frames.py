@@ -35,3 +35,19 @@ def test_drawing_takes_a_few_percent_of_the_time_however_large_the_run_is(
         live.show(RunStatus("r1", "demo"), [])
         clock.now += 0.01
     assert least <= clock.frames <= most
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_process_killed_between_two_frames_leaves_the_cursor_visible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = _Terminal()
+    with display.Live(stream) as live:
+        live.show(RunStatus("r1", "demo"), [])
+        written = stream.getvalue()
+    assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l") >= 0

@@ -124,6 +124,17 @@ def test_nothing_is_said_about_the_time_left_before_it_can_be_known() -> None:
     assert _lines(_group(1_000, 400), 1)[1].endswith("40%  started"), "too little time"
 
 
+def test_within_80_columns_failures_rate_and_time_left_are_seen_before_retries() -> None:
+    reason = "attempt 1 failed: ValueError; again in 1m"
+    tries = [_event(4, f"thumb[{i}]", "scheduled", reason) for i in (998, 999)]
+    status = fold(_group(1_000, 400, failed=12), tries)
+
+    row = _lines(status, 4, width=80)[1]
+
+    assert row[:80].endswith("  12 failed, 100/s, ~6.0s left, 2 ret")
+    assert row.endswith(", 2 retry in 1m 00s")
+
+
 def test_what_still_grows_is_counted_so_far() -> None:
     headline, row = _lines(_group(1_000, 400, list_state="started"), 4)
 

@@ -156,7 +156,8 @@ function nested.begin_next_round(join, why)
   redis.call('ZREM', OURS .. 'deadlines', join)
   redis.call('ZADD', OURS .. 'rounds', TS + wait, join)
   why = s[1] or why
-  local soon = wait == tonumber(backoff_s) and words or string.format('%.3gs', wait)
+  local form = wait >= 100 and '%.0fs' or '%.3gs' -- as write_wait in durations.py: no exponent
+  local soon = wait == tonumber(backoff_s) and words or string.format(form, math.max(wait, 0.001))
   soon = wait == 0 and '' or ' in ' .. soon
   runs.log(f[3], join, f[4], 'scheduled', 'attempt ' .. round .. ' failed: ' .. why .. '; again' .. soon)
   return true
