@@ -21,7 +21,7 @@ from flowq.render.json import (
     write_json,
 )
 from flowq.render.summary import without_runtime
-from flowq.status import BAD, RunStatus
+from flowq.status import BAD, JobStatus, RunStatus
 
 LAST_LINES = 10
 """How many lines of the output of a job that failed are in its error."""
@@ -98,8 +98,18 @@ def run_json(
     return write_json(run_document(facts), None if is_line else 2)
 
 
-def job_json(run: Run, name: str, *, has_all_results: bool, has_nested: bool) -> str:
-    """Return a job, an item or a group of a run as one JSON object. Errors: NotFound."""
+def job_json(
+    run: Run,
+    name: str,
+    find_items: Callable[[RunStatus], Sequence[JobStatus]] | None = None,
+    *,
+    has_all_results: bool,
+    has_nested: bool,
+) -> str:
+    """Return a job, an item or a group of a run as one JSON object. Errors: NotFound.
+
+    With `find_items`, it lists those items of the group.
+    """
     facts = read_run(run, has_all_results=has_all_results, has_nested=has_nested)
     job = facts.status.jobs.get(name)
     group = None if job else find_declared(facts.status, name)
@@ -113,4 +123,6 @@ def job_json(run: Run, name: str, *, has_all_results: bool, has_nested: bool) ->
     output = own_workers.read_all(job.job_id) if job else ()
     found = {each: views[each].result for each in views}
     facts = replace(facts, result_by_name={**facts.result_by_name, **found})
+    if find_items is not None:
+        facts = replace(facts, listed={each.name for each in find_items(facts.status)})
     return write_json(job_document(facts, name, view.arguments, traceback, output))

@@ -100,7 +100,7 @@ as_json: Decorator = click.option(
 )
 
 
-def limit(default: int, help_text: str) -> Decorator:
+def limit(default: int | None, help_text: str) -> Decorator:
     """`-n N`: at most so many lines of a list."""
     return click.option(
         "-n",

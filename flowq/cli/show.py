@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import get_args
 
 import click
 
@@ -17,11 +18,14 @@ from flowq.client import Run, missing_job
 from flowq.errors import UsageError
 from flowq.history import Attempt
 from flowq.render.details import JobDetails, group_details, job_details, run_details
-from flowq.render.groups import Declared, find_declared, with_span
+from flowq.render.groups import Declared, choose_items, find_declared, with_span
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import summary, without_runtime
-from flowq.status import ENDED, JobStatus, RunStatus
+from flowq.status import ENDED, JobState, JobStatus, RunStatus
+
+PAGE = 100
+"""How many items of a group are listed with `--state`."""
 
 
 @click.command()
@@ -33,6 +37,13 @@ from flowq.status import ENDED, JobStatus, RunStatus
     is_flag=True,
     help="Print the output of JOB as it is written, until the job ends.",
 )
+@click.option(
+    "--state",
+    type=click.Choice(get_args(JobState)),
+    help="Of a group: list the items in this state.",
+)
+@options.limit(None, "With --state: maximum number of items; default: 100.")
+@click.option("--after", metavar="ITEM", default="", help="With --state: list those after ITEM.")
 @options.redis_url
 @options.as_json
 @options.all_results
@@ -42,6 +53,9 @@ def command(
     run_id: str,
     job: str | None,
     follow: bool,
+    state: str | None,
+    limit: int | None,
+    after: str,
     redis_url: str | None,
     as_json: bool,
     all_results: bool,
@@ -56,6 +70,7 @@ def command(
     \b
       flowq show last
       flowq show k3v9x0q2m5ab thumbnail
+      flowq show last thumbnails --state failed -n 20
       flowq show k3v-thumbnail --follow
       flowq show last thumbnail --json
     """
@@ -63,14 +78,23 @@ def command(
         raise UsageError("--follow is for one job: flowq show RUN JOB --follow")
     if follow and as_json:
         raise UsageError("--follow prints lines; remove --json")
+    if state is None and (limit or after):
+        raise UsageError("--limit and --after belong to --state")
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
+        if state and (follow or not job):
+            raise UsageError(f"--state is for a group: flowq show RUN GROUP --state {state}")
+        page = _Page(run, job, state, after, limit) if job and state else None
         if as_json:
             if job:
-                text = job_json(run, job, has_all_results=all_results, has_nested=nested)
+                find = page.read if page else None
+                text = job_json(run, job, find, has_all_results=all_results, has_nested=nested)
             else:
                 text = run_json(run, has_all_results=all_results, has_nested=nested)
             terminal.write(text, out)
+            return 0
+        if page:
+            display.tell(list(page.draw(place)), sys.stdout)
             return 0
         if job and follow:
             return _follow(run, job, place)
@@ -129,6 +153,49 @@ def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
         items = [spans.get(job.name, job) for job in group.items]
         yield ()
         yield from rows(items, datetime.now(UTC), width, unicode=unicode)
+
+
+class _Page:
+    """Some of the items of a group that are in one state."""
+
+    def __init__(self, run: Run, name: str, state: str, after: str, limit: int | None) -> None:
+        self.run, self.name, self.state, self.after, self.limit = run, name, state, after, limit
+
+    def read(self, status: RunStatus) -> list[JobStatus]:
+        """Return the items. Errors: NotFound; UsageError for what is no group."""
+        return self._choose(self._find_group(status))[0]
+
+    def _find_group(self, status: RunStatus) -> Declared:
+        group = find_declared(status, self.name)
+        if group is None or not group.is_group:
+            _find_job(self.run, status, self.name)
+            raise UsageError(f"{self.name} is not a group; --state lists the items of one")
+        return group
+
+    def _choose(self, group: Declared) -> tuple[list[JobStatus], bool]:
+        names = {job.name: job for job in group.items}
+        if self.after and self.after not in names:
+            raise missing_job(self.run.run_id, self.after, names)
+        return choose_items(group, self.state, self.after, self.limit or PAGE)
+
+    def draw(self, place: Place) -> Iterator[Line]:
+        """Yield the lines that show the group, its items, and how to see the next ones."""
+        status = self.run.status()
+        group = self._find_group(status)
+        items, has_more = self._choose(group)
+        width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
+        yield from group_details(group, unicode=unicode)
+        yield ()
+        spans = with_span(status)
+        shown = [spans.get(job.name, job) for job in items]
+        yield from rows(shown, datetime.now(UTC), width, unicode=unicode)
+        if not items:
+            yield ((f"no {'other ' if self.after else ''}item is {self.state}", "dim"),)
+        if has_more:
+            words = ["--state", self.state, "--after", items[-1].name]
+            words += ["-n", str(self.limit)] if self.limit else []
+            yield ()
+            yield ((f"more: {place.hint('show', self.run.run_id, self.name, *words)}", ""),)
 
 
 def _job(

@@ -155,7 +155,7 @@ def _approval(record: JobRecord | None) -> Iterator[Line]:
 
 
 def group_details(
-    group: Declared, results: Sequence[Any], *, unicode: bool = True
+    group: Declared, results: Sequence[Any] | None = None, *, unicode: bool = True
 ) -> Iterator[Line]:
     """Yield a group's state, how its items and its list are, and its results once it has ended."""
     style, made = STYLE_BY_STATE.get(group.state, ""), group.list_job
@@ -165,7 +165,7 @@ def group_details(
     if made is not None and (made.state != "finished" or made.reason):
         why = f": {made.reason}" if made.reason else f"; see {made.name}"
         yield from _field("list", f"{made.state}{why}", STYLE_BY_STATE.get(made.state, ""))
-    if group.state in ENDED and group.items:
+    if group.state in ENDED and group.items and results is not None:
         yield from _section("result", _pretty(list(results)))
 
 

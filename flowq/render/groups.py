@@ -104,6 +104,19 @@ def find_declared(status: RunStatus, name: str) -> Declared | None:
     )
 
 
+def choose_items(
+    group: Declared, state: str, after: str, limit: int
+) -> tuple[list[JobStatus], bool]:
+    """Return a page of the items that are in a state, in their order, and whether more follow.
+
+    `after` is the name of an item of any state, behind which the page begins, or "".
+    """
+    names = [job.name for job in group.items]
+    behind = group.items[names.index(after) + 1 :] if after else group.items
+    found = [job for job in behind if job.state == state]
+    return found[:limit], len(found) > limit
+
+
 def _without_start(status: RunStatus, start: str) -> Iterator[JobStatus]:
     for job in status.jobs.values():
         if job.name.startswith(start):

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -106,6 +106,8 @@ class RunFacts:
     edges: Sequence[Mapping[str, Any]] = ()
     has_all_results: bool = False
     has_nested: bool = False
+    listed: Collection[str] | None = None
+    """The names of the items that are listed of a group, instead of `MAX_RESULTS`."""
 
 
 def run_document(facts: RunFacts) -> dict[str, Any]:
@@ -199,6 +201,8 @@ def _group(
     shown = declared.items if facts.has_all_results else declared.items[:MAX_RESULTS]
     nested = _inside(facts, declared, prefix) if facts.has_nested and declared.inside else {}
     listed = declared.items if facts.has_all_results else _choose_items(declared)
+    if facts.listed is not None and not prefix:  # and not of groups inside of its items
+        listed = [job for job in declared.items if job.name in facts.listed]
     items = []
     for job in listed:
         job_id = _find_id(facts, job, prefix)

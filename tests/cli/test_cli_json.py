@@ -301,3 +301,54 @@ def test_an_error_is_a_document_too(
     assert document["error"]["type"] == kind
     assert said.err, "people read it there"
     assert bool(document.get("problems")) == (kind == "WorkflowInvalid")
+
+
+def test_the_items_of_a_group_in_one_state_are_listed_in_pages(
+    ask: Ask, call: Call, folder: Path, redis_url: str
+) -> None:
+    (folder / "odd.yaml").write_text(
+        "name: odd\njobs:\n"
+        "  page: {run: 'exit ${{ item % 2 }}', for_each: '${{ range(12) }}'}\n"
+        "  other: {run: 'true'}\n"
+    )
+    run_id = ask("run", "odd.yaml", "-c", "1", code=1)["run"]
+    odd = [f"page[{number}]" for number in range(1, 12, 2)]
+
+    def list_items(*words: str) -> list[str]:
+        job = ask("show", run_id, "page", *words)["job"]
+        assert job["counts"] == {"finished": 6, "failed": 6}
+        assert len(job["items"]) + job["items_omitted"] == 12
+        return [item["name"] for item in job["items"]]
+
+    def show(*words: str) -> Said:
+        return call("show", run_id, *words, "--redis-url", redis_url)
+
+    assert list_items("--state", "failed") == odd
+    assert list_items("--state", "failed", "-n", "4") == odd[:4]
+    assert list_items("--state", "failed", "-n", "4", "--after", odd[3]) == odd[4:]
+    assert list_items("--state", "failed", "--after", "page[4]") == odd[2:]
+    assert list_items("--state", "skipped") == []
+
+    first = show("page", "--state", "failed", "-n", "4")
+    assert [name in first.out for name in odd] == [True] * 4 + [False] * 2
+    assert "6 finished, 6 failed" in first.out
+    assert "page[0]" not in first.out
+    words = first.out.partition("more: flowq ")[2].split(" --redis-url")[0]
+    assert words == f"show {run_id} page --state failed --after 'page[7]' -n 4"
+    second = show("page", "--state", "failed", "-n", "4", "--after", odd[3])
+    assert [name in second.out for name in odd] == [False] * 4 + [True] * 2
+    assert "more:" not in second.out
+    assert "no item is skipped" in show("page", "--state", "skipped").out
+
+    for words, code, said in (
+        (["other", "--state", "failed"], 2, "other is not a group"),
+        (["page[1]", "--state", "failed"], 2, "page[1] is not a group"),
+        (["pages", "--state", "failed"], 5, "no job pages"),
+        (["--state", "failed"], 2, "flowq show RUN GROUP --state failed"),
+        (["page", "--state", "failed", "-f"], 2, "flowq show RUN GROUP"),
+        (["page", "--state", "failed", "--after", "page[12]"], 5, "no job page[12]"),
+        (["page", "-n", "4"], 2, "belong to --state"),
+    ):
+        for json_too in ([], ["--json"]) if "-f" not in words else ([],):
+            done = show(*words, *json_too)
+            assert (done.code, said in done.out + done.err) == (code, True), done
