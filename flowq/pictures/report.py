@@ -198,8 +198,10 @@ def _timeline(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     ends = [each.ended_at for row in rows for each in row.all_attempts if each.ended_at]
     end = max([report.status.ended_at or report.now, *ends])
     yield "<h2>Timeline</h2>"
-    yield f'<p class="legend">{"".join(map(_legend, _LEGEND))}</p>'
-    yield draw_scrolling(render_timeline(rows, _begin(report), end))
+    drawing = render_timeline(rows, _begin(report), end)
+    legend = [*_LEGEND, *([_BROKEN] if 'class="break"' in drawing else [])]
+    yield f'<p class="legend">{"".join(map(_legend, legend))}</p>'
+    yield draw_scrolling(drawing)
     if len(rows) > MAX_ROWS:
         yield f"<p>{len(rows) - MAX_ROWS:,} more jobs are not in the timeline.</p>"
 
@@ -211,6 +213,8 @@ _LEGEND = (
     ("finished", "finished"),
     ("bad", "failed"),
 )
+
+_BROKEN = ("break", "nothing was queued or ran: shortened")
 
 
 def _legend(entry: tuple[str, str]) -> str:

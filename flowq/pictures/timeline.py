@@ -3,14 +3,18 @@
 Each declaration has a row, nested workflows below the job that runs them. A row of a few jobs has a
 bar for each attempt; one of many jobs shows how many of them waited and ran at each moment, so that
 a group of 10,000 items takes no more room than one of a hundred.
+
+Time in which nothing was queued or ran, such as the night before an approval, is shortened to a
+break that names its length, so that what ran on both sides of it can be seen.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import accumulate
+from datetime import datetime
+from itertools import accumulate, pairwise
 
 from flowq.cells import cut
 from flowq.history import Attempt, AttemptState
@@ -32,6 +36,13 @@ _NAME_CELLS = 34
 _LEFT, _WIDTH, _ROW, _BAR, _TOP = 250, 800, 26, 16, 24
 """Units: pixels. Where the time begins, its width, the heights of a row and of its bars."""
 
+_BREAK, _MAX_BREAKS, _LEAST_BREAK = 72, 4, 0.2
+"""The width of a break, how many there are at most, and the least part of the time that is shown
+before an idle time is shortened."""
+
+_LABEL = 52
+"""The least distance between two labels of the time."""
+
 _TICKS_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
     *(60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400),
@@ -43,6 +54,8 @@ STYLE = """\
 .timeline text{font:12px system-ui,sans-serif;fill:#1f2328;text-anchor:start}
 .timeline .tick{stroke:#d0d7de;stroke-width:1}
 .timeline .when{fill:#57606a;font-size:11px;text-anchor:middle}
+.timeline .break{fill:#eaeef2}
+.timeline .tear{fill:none;stroke:#8c959f}
 .timeline .held{fill:none;stroke:#8c959f;stroke-dasharray:3 3}
 .timeline .waits{fill:#e6c56a}
 .timeline .runs{fill:#54aeff}
@@ -53,6 +66,7 @@ STYLE = """\
 .timeline text{fill:#e6edf3}
 .timeline .when{fill:#9da7b3}
 .timeline .tick{stroke:#30363d}
+.timeline .break{fill:#21262d}
 .timeline .waits{fill:#9e7b1e}
 .timeline .runs{fill:#1f6feb}
 .timeline .finished{fill:#2ea043}
@@ -90,6 +104,7 @@ def find_rows(
     """Return a row for each job of a picture, and of the workflows inside, in their order.
 
     A job that only makes the list of a group, or begins a workflow, has no row if there are others.
+    The jobs of a nested workflow have rows before it begins, too.
     """
     jobs_by_name: dict[str, list[JobStatus]] = {}
     for job in status.jobs.values():
@@ -104,17 +119,24 @@ def find_rows(
         state = _STATE_OF_WORKFLOW.get(job.state, "failed" if span.ended_at else "started")
         return (Attempt(1, state, started_at=span.started_at, ended_at=span.ended_at),)
 
-    def walk(shown: Picture, outer: str) -> Iterator[Row]:
+    def walk(shown: Picture, outer: str, unbegun: str) -> Iterator[Row]:
         for box in shown.boxes:
             name = outer + box.name
             jobs = jobs_by_name.get(name, [])
             jobs = [job for job in jobs if not job.helps] or jobs
+            if not jobs and unbegun:
+                yield Row(name, (JobStatus(name, "", unbegun),), ((),))
             if jobs:
                 yield Row(name, tuple(jobs), tuple(map(find_attempts, jobs)))
             if box.inside:
-                yield from walk(box.inside, f"{name}.")
+                state = box.state or unbegun
+                yield from walk(box.inside, f"{name}.", _UNBEGUN.get(state, "deferred"))
 
-    return list(walk(picture, ""))
+    return list(walk(picture, "", ""))
+
+
+_UNBEGUN = {"finished": "", "failed": "skipped", "skipped": "skipped", "canceled": "canceled"}
+"""The state of a job that does not exist yet, by that of the workflow around it."""
 
 
 def pick_rows(rows: Sequence[Row], at_most: int) -> list[Row]:
@@ -133,7 +155,7 @@ _STATE_OF_WORKFLOW: Mapping[str, AttemptState] = {
 def render_timeline(rows: Sequence[Row], begin: datetime, end: datetime) -> str:
     """Return the rows as an SVG element; what has not ended is drawn up to `end`."""
     shown = pick_rows(rows, MAX_ROWS)
-    scale = _Scale(begin, max((end - begin).total_seconds(), 0.001))
+    scale = _make_scale(begin, end, _find_idle(rows, begin, end))
     dense = sum(len(row.all_attempts) > MAX_BARS for row in shown)
     buckets = max(20, min(_MAX_BUCKETS, _ALL_BUCKETS // max(dense, 1)))
     height = _TOP + _ROW * len(shown) + 8
@@ -148,15 +170,66 @@ def render_timeline(rows: Sequence[Row], begin: datetime, end: datetime) -> str:
     return "\n".join([*out, "</svg>"])
 
 
+def _find_idle(rows: Sequence[Row], begin: datetime, end: datetime) -> list[tuple[float, float]]:
+    """Return when nothing was queued or ran, in seconds since the begin, and is to be shortened."""
+    outer = {row.name.rpartition(".")[0] for row in rows}  # they span the idle time inside
+    busy = sorted(
+        ((each.queued_at or each.started_at) - begin, (each.ended_at or end) - begin)
+        for row in rows
+        if row.name not in outer
+        for each in row.all_attempts
+        if each.started_at is not None
+    )
+    gaps, until = [], 0.0
+    for since, to in busy:
+        gaps.append((until, since.total_seconds()))
+        until = max(until, to.total_seconds())
+    left = max((end - begin).total_seconds(), 0.001)
+    gaps.append((until, left if busy else until))
+    found = []
+    for gap in sorted(gaps, key=lambda gap: gap[0] - gap[1])[:_MAX_BREAKS]:
+        seconds = gap[1] - gap[0]
+        if seconds < _LEAST_BREAK * left:
+            break
+        found.append(gap)
+        left -= seconds
+    return sorted(found)
+
+
+def _make_scale(begin: datetime, end: datetime, idle: Sequence[tuple[float, float]]) -> _Scale:
+    whole_s = max((end - begin).total_seconds(), 0.001)
+    shown_s = max(whole_s - sum(to - since for since, to in idle), 0.001)
+    per_second = (_WIDTH - _BREAK * len(idle)) / shown_s
+    points = [(0.0, float(_LEFT))]
+    for since, to in idle:
+        before_s, x = points[-1]
+        x += (since - before_s) * per_second
+        points += [(since, x), (to, x + _BREAK)]
+    return _Scale(begin, shown_s, (*points, (whole_s, float(_LEFT + _WIDTH))))
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
+    """Where an instant is drawn.
+
+    Shape: `points` are instants, in seconds since `begin`, and where they are drawn, in order. From
+    an even one to the next, time is drawn to scale, `seconds` altogether; from an odd one to the
+    next is a break.
+    """
+
     begin: datetime
     seconds: float
+    points: tuple[tuple[float, float], ...]
 
     def x(self, at: datetime) -> float:
         """Return where an instant is drawn; clocks of workers may be a little off."""
-        part = (at - self.begin).total_seconds() / self.seconds
-        return _LEFT + _WIDTH * min(max(part, 0.0), 1.0)
+        return self._x((at - self.begin).total_seconds())
+
+    def _x(self, second: float) -> float:
+        for (since, left), (to, right) in pairwise(self.points):
+            if second <= to and to > since:
+                return left + (right - left) * max(second - since, 0.0) / (to - since)
+        return float(_LEFT + _WIDTH)
 
     def bar(self, from_: datetime, to: datetime) -> tuple[float, float]:
         """Return where a bar begins, and its width; something of it can be seen."""
@@ -165,10 +238,31 @@ class _Scale:
 
     def ticks(self, height: int) -> Iterator[str]:
         step = next((s for s in _TICKS_S if self.seconds / s <= _MAX_TICKS), self.seconds / 4)
-        for number in range(int(self.seconds / step) + 1):
-            x = round(_LEFT + _WIDTH * number * step / self.seconds, 1)
-            yield f'<path class="tick" d="M{x} {_TOP - 4}V{height}"/>'
-            yield f'<text class="when" x="{x}" y="13">{format_duration(number * step)}</text>'
+        labels: list[float] = []
+        said: set[str] = set()
+        for (since, left), (to, _) in list(pairwise(self.points))[1::2]:
+            idle = format_duration(to - since)
+            labels.append(left + _BREAK / 2)
+            yield from _draw_break(left, height, idle)
+            yield f'<text class="when" x="{labels[-1]:.1f}" y="13">{idle} idle</text>'
+        for (since, _), (to, _) in list(pairwise(self.points))[::2]:
+            for number in range(math.ceil(since / step), int(to / step) + 1):
+                x = round(self._x(number * step), 1)
+                yield f'<path class="tick" d="M{x} {_TOP - 4}V{height}"/>'
+                when = format_duration(number * step)
+                if when not in said and all(abs(x - label) >= _LABEL for label in labels):
+                    labels.append(x)
+                    said.add(when)  # behind a long break, seconds are not told apart
+                    yield f'<text class="when" x="{x}" y="13">{when}</text>'
+
+
+def _draw_break(left: float, height: int, idle: str) -> Iterator[str]:
+    top = _TOP - 4
+    said = f"{idle} without a job that was queued or ran, shortened"
+    yield _rectangle("break", round(left, 1), top, _BREAK, height - top, said)
+    for x in (left, left + _BREAK):
+        teeth = "".join(f"l{4 if at % 2 else -4} 6" for at in range((height - top) // 6))
+        yield f'<path class="tear" d="M{x:.1f} {top}{teeth}"/>'
 
 
 def _draw_row(row: Row, y: int, scale: _Scale, end: datetime, buckets: int) -> Iterator[str]:
@@ -238,10 +332,10 @@ def _draw_density(
     attempts: Sequence[Attempt], top: int, scale: _Scale, end: datetime, buckets: int
 ) -> Iterator[str]:
     """Yield how many jobs waited and, in front of that, how many ran, and when some failed."""
-    step = timedelta(seconds=scale.seconds / buckets)
+    width = _WIDTH / buckets
 
     def bucket(at: datetime) -> int:
-        return min(max(int((at - scale.begin) / step), 0), buckets - 1)
+        return min(int((scale.x(at) - _LEFT) / width), buckets - 1)
 
     waits, runs, bad = [0] * (buckets + 1), [0] * (buckets + 1), set()
     for each in attempts:
@@ -255,7 +349,6 @@ def _draw_density(
             waits[first] -= 1
         if _look(each) == "bad":
             bad.add(last)
-    width = _WIDTH / buckets
     for class_, changes in (("waits", waits), ("runs", runs)):
         counts = list(accumulate(changes[:-1]))
         most = max(counts)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -166,6 +167,43 @@ def test_a_workflow_s_row_begins_with_its_first_job_and_has_its_jobs_below() -> 
     assert [row.name for row in rows] == ["deploy", "deploy.pack"]
     (span,) = rows[0].all_attempts
     assert (span.started_at, span.ended_at) == (at(10), at(41))
+
+
+def test_the_jobs_of_a_nested_workflow_have_rows_before_it_begins() -> None:
+    for state, unbegun in (("deferred", "deferred"), ("failed", "skipped"), ("canceled",) * 2):
+        picture = draw(build_graph(SHOP))
+        made = report(ended("list"), ended("deploy", state), picture=picture)
+        rows = {row.name: row for row in find_rows(made.picture, made.status, made.attempts)}
+        assert [*rows] == ["list", "deploy", "deploy.pack", "deploy.send"]
+        assert [each.state for each in rows["deploy.send"].jobs] == [unbegun]
+        assert '<th scope="row">deploy.send</th>' in render_report(made)
+
+
+def test_a_night_in_which_nothing_ran_is_shortened_to_a_break_that_says_so() -> None:
+    night = 14 * 3600
+    tries = {
+        "list": [attempt(0, 0, 30)],
+        "page[0]": [attempt(30 + night, 30 + night, 60 + night, held_at=at(30))],
+    }
+    made = report(ended("list"), ended("page[0]"), attempts=tries, ended_at=60 + night)
+    rows = find_rows(made.picture, made.status, made.attempts)
+    drawing = render_timeline(rows, BEGIN, at(60 + night))
+    bars = re.findall(r'<rect class="(\w+)" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawing)
+    assert ("finished", "250", "364") in bars, "both halves are drawn to the same scale"
+    assert ("finished", "686", "364") in bars
+    assert ("break", "614", "72") in bars
+    assert ("held", "614", "72") in bars
+    assert "14h 00m idle</text>" in drawing
+    labels = [float(x) for x in re.findall(r'class="when" x="([\d.]+)"', drawing)]
+    assert all(b - a >= 50 for a, b in pairwise(sorted(labels)))
+    assert "nothing was queued or ran: shortened" in render_report(made)
+
+
+def test_a_run_without_long_idle_times_has_no_break() -> None:
+    tries = {"list": [attempt(0, 1, 25), attempt(30, 31, 60)]}
+    page = render_report(report(ended("list"), attempts=tries))
+    assert 'class="break"' not in page
+    assert "shortened" not in page
 
 
 def test_a_table_that_is_wider_than_the_page_scrolls_by_itself() -> None:
