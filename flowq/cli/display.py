@@ -15,7 +15,7 @@ from typing import IO, Any, Self, cast
 from flowq.cli import terminal
 from flowq.cli.terminal import Stream
 from flowq.event import read_entry
-from flowq.render.lines import Line, plain_text, printable, spelled
+from flowq.render.lines import Line, plain_text, printable, spelled_inside
 from flowq.render.narrator import Narrator
 from flowq.render.progress import progress
 from flowq.render.tally import Tally
@@ -190,7 +190,9 @@ class Live(Display):
         from rich.text import Text  # noqa: PLC0415 - loaded already
 
         for line in lines:
-            text = Text.assemble(*((spelled(words), style) for words, style in line if words))
+            text = Text.assemble(
+                *((spelled_inside(words), style) for words, style in line if words)
+            )
             text.rstrip()
             # Wrapped by us only where the table below has to know: a terminal does it better.
             self._console.print(text, soft_wrap=not self._live.is_started)
@@ -205,7 +207,7 @@ def _to_text(lines: Iterable[Line]) -> Any:
         if index:
             text.append("\n")
         for words, style in line:
-            text.append(spelled(words), style or None)
+            text.append(spelled_inside(words), style or None)
     return text
 
 

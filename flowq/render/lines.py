@@ -42,7 +42,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 def plain(line: Line) -> str:
     """Return a line without its styles."""
-    return spelled("".join(text for text, _ in line)).rstrip()
+    return spelled_inside("".join(text for text, _ in line)).rstrip()
 
 
 def plain_text(lines: Iterable[Line]) -> str:
@@ -57,6 +57,11 @@ def spelled(text: str) -> str:
     must not move its cursor, or turn the direction of what is read.
     """
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub(_spell, text)
+
+
+def spelled_inside(text: str) -> str:
+    r"""The same for what is inside a line, as the name of an item: `\n` is spelled, too."""
+    return text if text.isascii() and text.isprintable() else _CONTROL.sub(_spell, text)
 
 
 def spelled_line(text: str) -> str:

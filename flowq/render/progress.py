@@ -22,6 +22,7 @@ from flowq.render.lines import (
     format_duration,
     printable,
     shortened,
+    spelled_inside,
 )
 from flowq.render.tally import TALLIED_ENDS, Part, Tally
 from flowq.status import BAD, ENDED, TOLERATED, JobStatus, RunStatus
@@ -224,9 +225,15 @@ def rows(
 
 
 def _draw(table: Sequence[_Row], page: _Page) -> Iterator[Line]:
+    table = [replace(row, job=_with_name_inside_line(row.job)) for row in table]
     longest = max((count_cells(row.lead + row.job.name) for row in table), default=0)
     room = min(longest, max(6, page.width - _DURATION_WIDTH - 4))
     return (_draw_row(row, page, room) for row in table)
+
+
+def _with_name_inside_line(job: JobStatus) -> JobStatus:
+    name = spelled_inside(job.name)  # before cells are counted: an item may have any name
+    return job if name == job.name else replace(job, name=name)
 
 
 def _draw_row(row: _Row, page: _Page, room: int) -> Line:

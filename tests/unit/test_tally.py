@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowq.cells import count_cells
 from flowq.render.groups import by_declaration
-from flowq.render.lines import plain
-from flowq.render.progress import progress
+from flowq.render.lines import plain, plain_text
+from flowq.render.progress import progress, rows
 from flowq.render.tally import Tally
 from flowq.status import Event, JobStatus, RunStatus, fold
 
@@ -229,3 +230,30 @@ def test_a_terminal_with_few_characters_gets_a_bar_of_letters() -> None:
 
     assert "  #######x------------  40%" in plain(row)
     assert plain(row).isascii()
+
+
+def test_items_of_any_name_take_one_line_each_and_leave_the_columns_aligned() -> None:
+    names = [
+        "<script>alert(1)</script>",
+        '"]; DROP',
+        "数据",
+        "שלום",
+        "عنوان",
+        "🚀",
+        "a\nb",
+        "\x1b[2J",
+    ]
+    jobs = [f"thumb[{name}]" for name in names]
+    events = [_event(1, name, "started") for name in jobs]
+    events += [_event(2, name, "failed", error="ValueError: no") for name in jobs]
+    status = fold(_run(*jobs), events)
+
+    lines = [plain(line) for line in rows(list(status.jobs.values()), _at(3))]
+
+    assert len({count_cells(line.partition("1.0s")[0]) for line in lines}) == 1
+    assert not any("\n" in line or "\x1b" in line for line in lines)
+    assert "thumb[a\\nb]" in lines[6]
+    assert "thumb[\\x1b[2J]" in lines[7]
+    for name, line in zip(names[:6], lines, strict=False):
+        assert f"thumb[{name}]" in line
+    assert plain_text([(("thumb[a\nb] ", ""), ("failed", "red"))]) == "thumb[a\\nb] failed\n"
