@@ -7,7 +7,7 @@
 - each `$ command` of a console block runs on a pseudo-terminal, and what it leaves on the screen
   is compared with the lines below it. Times, ids and names of hosts may differ, and so may the
   order of lines, because jobs run at once. A line `...` stands for any lines. A command below
-  which nothing is shown has to succeed.
+  which nothing but that is shown has to succeed.
 
 `flowq` is forked from this process, which has imported it: a start costs a hundredth of a new one.
 With FLOWQ_UPDATE_GOLDEN=1 the pages are rewritten: read the diff.
@@ -113,7 +113,8 @@ class Reader:
         is_part = "..." in wanted
         missing = [each for each in wanted if each not in got and each != "..."]
         surplus = [each for each in got if each not in wanted]
-        fits = not missing and (is_part or not surplus) if wanted else code == 0
+        is_any = set(wanted) <= {"..."}
+        fits = code == 0 if is_any else not missing and (is_part or not surplus)
         if not fits and IS_REWRITING and wanted and not is_part:
             return "\n".join((line, *printed, ""))  # thus a line `?` is filled in
         text = "\n".join(printed)
