@@ -333,14 +333,14 @@ def _shown(output: bytes) -> str:
 
 
 def _execute(prepared: _Prepared, output: _Output, errors: _Output) -> int:
-    filled = prepared.filled
+    filled, arguments = prepared.filled, prepared.arguments
     with _leash() as group, ExitStack() as stack:
         options = dict(group, stdin=subprocess.DEVNULL)
         if filled.variables:
             options["env"] = {**os.environ, **filled.variables}
         if filled.assignments:
             options["stdin"] = stack.enter_context(_open_input(filled))
-        process = _start(prepared.arguments, options)
+        process = _start(arguments, options)
         readers = [
             threading.Thread(target=part.take, args=(stream,), daemon=True)
             for part, stream in ((output, process.stdout), (errors, process.stderr))

@@ -56,7 +56,7 @@ def test_a_run_that_is_given_up_is_named_with_the_command_that_follows_it(
         _, stderr = door.communicate(timeout=30)
         assert door.returncode == 4
         *_, waits, named, error = stderr.splitlines()
-        assert stderr.count("cannot be used") == 1
+        assert stderr.count("waiting for it") == 1
         assert "cannot be used: its memory is full" in waits
         assert f"run {run.run_id} goes on" in named
         assert f"flowq {command}" in named

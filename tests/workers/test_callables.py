@@ -120,7 +120,7 @@ def test_a_generator_is_no_coroutine(queue: Queue, drain: Drain) -> None:
     ("function", "words"),
     [
         (callable_jobs.nameless, "lambda"),
-        (callable_jobs.without_name, "inside of undecorated"),
+        (callable_jobs.without_name, "inside undecorated"),
         (callable_jobs.instance, "no name"),
         (callable_jobs.instance.method, "belongs to one object"),
         (callable_jobs.partial, "no name"),

@@ -56,7 +56,8 @@ local function classify(name, id)
   if string.sub(name, -7) == '(start)' then return START, 0 end
   if string.sub(name, -6) == '(list)' then return LIST, 0 end
   local outer, index = string.match(id, '^(.+)%-%-(%d+)$')
-  local is_item = outer and string.sub(name, -1) == ']' and not string.find(outer .. '--', '%-%-%d+%-%-')
+  local is_item = outer and string.sub(name, -1) == ']'
+    and not string.find(outer, '%-%-%d+%-%-') and not string.find(outer, '%-%-%d+$')
   if is_item then return ITEM, tonumber(index) % PER_BUCKET end
   return INSIDE, 0
 end
@@ -132,7 +133,7 @@ end
 -- The jobs that the run had before its first event: what is added later is in an event.
 local function read_declared()
   for _, id in ipairs(redis.call('LRANGE', OURS .. 'jobs:' .. run, 0, -1)) do
-    if string.find(id, '--', 1, true) then
+    if string.find(id, '%-%-') then
       local name = redis.call('HGET', keys.job(id), 'flowq_name')
         or settling.facts_of_gone(id, run).name
       if find_group(name) then latest[name], ids[name] = 'deferred', id end
