@@ -95,7 +95,7 @@ def submit(
     found = get_connection(connection)
     plan = make_plan(workflow, inputs, imports=imports)
     if (place := local_server.find_local(found)) is not None:
-        place.prepare(plan)
+        place.prepare(plan, found)
     return client.submit(plan, found)
 
 

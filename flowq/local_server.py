@@ -13,8 +13,8 @@ from __future__ import annotations
 import atexit
 import os
 import subprocess
-import sys
-import sysconfig
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -26,8 +26,10 @@ from rq import get_current_job
 from flowq.errors import UsageError
 from flowq.plan import Enqueue, Expansion, Plan, Start
 from flowq.runtime import queue
+from flowq.runtime.connections import pause
 from flowq.server.embedded import temporary
 from flowq.spec import Workflow
+from flowq.subprocesses import list_own_paths
 from flowq.workers import launch, serving
 from flowq.workers.child import is_child
 
@@ -37,13 +39,23 @@ if TYPE_CHECKING:
 END_S, LAST_S = 1.0, 5.0
 """How long a worker may take to end: until it is told to leave its jobs, and until it is killed."""
 
+LOOK_S = 0.02
+
+_lock = threading.RLock()
+"""Held while workers are started or ended. No process is forked meanwhile: it could not unlock."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
+
 
 class Local:
     """A private server and its workers; use it in `with`, or call `start` and `stop`.
 
     While it runs, its connection is the default of this process, and afterwards the one before it.
     It ends with this process, also if that is killed. A forked process may use it, and does not end
-    it. Not for concurrent use of `start` and `stop` by several threads.
+    it. Several threads may submit runs to it.
     """
 
     def __init__(self, workers: int = 2, queues: Sequence[str] = ("default",)) -> None:
@@ -51,12 +63,14 @@ class Local:
             raise UsageError(f"workers={workers!r}: it is a number of processes, 1 or more")
         if isinstance(queues, str):
             raise UsageError(f"queues={queues!r}: it is a list of names")
-        self._workers = workers
+        self._concurrency = workers
         self._queues = {*queues}
         self._paths: list[str] = []
         self._pid = 0
         self._stack: ExitStack | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        # By the process that started them: of the workers of one, only the last claims new jobs.
+        self._workers_by_pid: dict[int, list[subprocess.Popen[bytes]]] = {}
+        self._replaced_at = 0.0
         self._url = ""
         self._logs: Path | None = None
         self._connection: Redis | None = None
@@ -113,9 +127,10 @@ class Local:
 
         Blocks: until they have ended, for a few seconds at most.
         """
-        stack, self._stack = self._stack, None
-        if stack is not None and os.getpid() == self._pid:
-            stack.close()
+        with _lock:
+            stack, self._stack = self._stack, None
+            if stack is not None and os.getpid() == self._pid:
+                stack.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -128,49 +143,63 @@ class Local:
     ) -> None:
         self.stop()
 
-    def prepare(self, plan: Plan) -> None:
+    def prepare(self, plan: Plan, connection: Redis) -> None:
         """Let the workers listen on all queues of a plan, and import from its folders.
 
         If they do not yet, others take their place; the jobs that they are executing go on.
+        Blocks: until those before claim no more jobs, for `END_S` at most, as `pause` does.
         """
-        queues = {*self._queues, *_find_queues(plan.enqueues)}
-        if queues == self._queues and {*plan.folders} <= {*self._paths}:
-            return
-        self._queues = queues
-        before = self._process
-        if before is not None and os.getpid() == self._pid:
-            before.terminate()  # it finishes its jobs, and claims no others
-            with suppress(subprocess.TimeoutExpired):
-                before.wait(END_S)
-        self._start_workers(plan.folders)
+        asked = {*_find_queues(plan.enqueues)}
+        with _lock:
+            if self._stack is None:
+                return
+            queues = self._queues | asked
+            if queues != self._queues or not {*plan.folders} <= {*self._paths}:
+                self._queues = queues
+                for before in self._own_workers()[-1:]:
+                    before.terminate()  # it finishes its jobs, and claims no others
+                self._start_workers(plan.folders)
+                self._replaced_at = time.monotonic()
+        # Without the lock, because the event loop may run other calls meanwhile.
+        while time.monotonic() < self._replaced_at + END_S and any(
+            before.poll() is None for before in self._own_workers()[:-1]
+        ):
+            pause(LOOK_S, connection)
 
     def _require_started(self) -> None:
         if self._stack is None:
             raise UsageError("it is not started: use it in `with flowq.local():`, or call start()")
 
     def _start_workers(self, folders: Iterable[str] = ()) -> None:
-        self._paths = [*dict.fromkeys([*self._paths, *folders, *_list_paths()])]
-        self._process = launch.start(
+        self._paths = [*dict.fromkeys([*self._paths, *folders, *list_own_paths()])]
+        worker = launch.start(
             url=self._url,
             queues=sorted(self._queues),
-            concurrency=self._workers,
+            concurrency=self._concurrency,
             paths=self._paths,
             log_folder=str(self._logs),
             mode=serving.own_mode(),
-            parent_pid=self._pid,
+            parent_pid=os.getpid(),
         )
+        self._own_workers().append(worker)
+
+    def _own_workers(self) -> list[subprocess.Popen[bytes]]:
+        """Return the workers that this process has started; a fork has others than its parent."""
+        return self._workers_by_pid.setdefault(os.getpid(), [])
 
     def _end_workers(self) -> None:
-        process = self._process
-        if process is None:
-            return
+        workers = self._own_workers()
         for limit_s in (END_S, LAST_S):
-            process.terminate()  # the second time, it leaves the jobs that it is executing
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(limit_s)
-                return
-        process.kill()
-        process.wait()
+            for worker in workers:
+                worker.terminate()  # the second time, it leaves the jobs that it is executing
+            deadline = time.monotonic() + limit_s
+            for worker in workers:
+                with suppress(subprocess.TimeoutExpired):
+                    worker.wait(max(deadline - time.monotonic(), 0))
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        workers.clear()
 
 
 _running: list[Local] = []
@@ -187,11 +216,17 @@ def local(workers: int = 2, queues: Sequence[str] = ("default",)) -> Local:
 
 def find_local(connection: Redis) -> Local | None:
     """Return the running `local` to whose server a connection leads, or None."""
-    path = connection.connection_pool.connection_kwargs
-    for each in reversed(_running):
-        if each.connection.connection_pool.connection_kwargs.get("path") == path.get("path"):
-            return each
-    return None
+    if not _running:
+        return None
+    place = _find_place(connection)
+    return next(
+        (each for each in reversed(_running) if _find_place(each.connection) == place), None
+    )
+
+
+def _find_place(connection: Redis) -> list[object]:
+    options = connection.connection_pool.connection_kwargs
+    return [options.get(name) or None for name in ("path", "host", "port", "db")]
 
 
 def _refuse_in_job() -> None:
@@ -200,19 +235,6 @@ def _refuse_in_job() -> None:
             "flowq.local() was called in a job; if a module of jobs does so when it is imported, "
             'write it below `if __name__ == "__main__":`'
         )
-
-
-def _list_paths() -> list[str]:
-    """Return the folders of `sys.path`, without those that every Python has."""
-    known = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
-    folders = (os.path.realpath(path) for path in sys.path)  # "" is the current folder
-    return [
-        path
-        for path in folders
-        if Path(path).is_dir()
-        and path not in known
-        and not any(path.startswith(other + os.sep) for other in known)
-    ]
 
 
 def _find_queues(enqueues: Iterable[Enqueue]) -> Iterator[str]:

@@ -32,7 +32,8 @@ QUIET_S = 3.0
 """After so long without an event, `wait` looks whether any worker listens."""
 
 NAMED = 3
-_LIVELIEST_FIRST = ("started", "queued", "scheduled", "deferred")
+_RANKS = {"started": 0, "queued": 1, "scheduled": 2, "deferred": 3}
+"""States, the liveliest first; last those that only a newer flowq knows."""
 
 log = logging.getLogger("flowq")
 
@@ -111,7 +112,7 @@ def describe_wait(status: RunStatus, connection: Redis) -> str:
     if hold is not None:
         return f"{hold.text}; {hold.hint}" if hold.hint else hold.text
     left = [job for job in status.declared() if job.state not in ENDED]
-    left.sort(key=lambda job: (not job.is_asking, _LIVELIEST_FIRST.index(job.state)))
+    left.sort(key=lambda job: (not job.is_asking, _RANKS.get(job.state, len(_RANKS))))
     said = [
         f"{declared_name(job.name)} {job.reason if job.is_asking else f'is {job.state}'}"
         for job in left[:NAMED]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from flowq.server.state import guess_old_name
 from flowq.status import RunStatus
 from flowq.texts import show
 
+_logger: ContextVar[logging.Logger | None] = ContextVar("logger", default=None)
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
 
 
@@ -169,7 +172,7 @@ def find_abandoned(run: Run, status: RunStatus, place: Place) -> str:
 def warn_about(place: Place) -> None:
     """Warn on stderr about server settings that may lose jobs."""
     for warning in server.health(place.connection):
-        terminal.note(f"flowq: warning: {warning}")
+        note(warning, is_warning=True)
 
 
 def _embedded(creating: bool) -> Iterator[Place]:
@@ -199,6 +202,19 @@ def make_retry() -> RetryWhileRefused:
     return RetryWhileRefused(Outage(note, note))
 
 
-def note(text: str) -> None:
-    """Print a line of flowq's own on standard error."""
-    terminal.note(f"flowq: {text}")
+def note(text: str, *, is_warning: bool = False) -> None:
+    """Print a line of flowq's own on standard error, or log it, inside `notes_as_records`."""
+    if logger := _logger.get():
+        logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+    else:
+        terminal.note(f"flowq: {'warning: ' if is_warning else ''}{text}")
+
+
+@contextmanager
+def notes_as_records(name: str) -> Iterator[None]:
+    """Let `note` log to the logger of this name, for a command whose output programs read."""
+    token = _logger.set(logging.getLogger(name))
+    try:
+        yield
+    finally:
+        _logger.reset(token)

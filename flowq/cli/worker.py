@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flowq import server, workers
-from flowq.cli import options, rq_options, terminal
-from flowq.cli.place import opened, opened_if_used, warn_about
+from flowq.cli import options, rq_options
+from flowq.cli.place import note, notes_as_records, opened, opened_if_used, warn_about
 from flowq.errors import UsageError
+from flowq.workers import logs
 
 COUNT = click.IntRange(min=1)
 
@@ -231,13 +233,18 @@ def command(
     if pid:
         rq_options.write_pid(pid)
     is_burst = worker_options["burst"]
-    with (opened_if_used if is_burst else opened)(redis_url, is_here=True) as place:
+    noting: AbstractContextManager[None] = nullcontext()
+    if worker_options["log_format"] == logs.JSON:
+        level = worker_options["logging_level"] or ("WARNING" if quiet else "INFO")
+        logs.set_up(level, worker_options["date_format"], logs.JSON)
+        noting = notes_as_records(logs.LOGGER)
+    with noting, (opened_if_used if is_burst else opened)(redis_url, is_here=True) as place:
         if place is None:
             return
 
         def tell() -> None:
             names = ", ".join(queues or ("default",))
-            terminal.note(f"flowq: working on {names} at {place.shown_url}")
+            note(f"working on {names} at {place.shown_url}")
             warn_about(place)
 
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -26,6 +25,7 @@ from flowq.runtime.retry import begin_round
 from flowq.runtime.rq import WorkerBase
 from flowq.runtime.steps import run_steps
 from flowq.runtime.variables import NAMES
+from flowq.subprocesses import list_own_paths
 from flowq.workers import start
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class TestedQueues:
 
         `options` are those of `flowq.Worker`. Its jobs can import what this process can.
         """
-        options = {"paths": list(filter(None, sys.path)), "mode": "warm", **options}
+        options = {"paths": list_own_paths(), "mode": "warm", **options}
         self._started.append(
             start(url=self._url, queues=queues or ("default",), concurrency=concurrency, **options)
         )

@@ -22,7 +22,8 @@ JSON = "json"
 
 JOB_ID = "RQ_JOB_ID"
 _FIELDS = {"run": RUN, "job": JOB, "item": ITEM, "attempt": ATTEMPT, "job_id": JOB_ID}
-_LOGGER = "rq.worker"
+LOGGER = "rq.worker"
+"""The logger of the worker itself, in its children too."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,8 +49,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields_of_job(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields of the job that a record is about, or that this process executes."""
-    if hasattr(record, "job_id"):
+    """Return the fields of the job that a record is about, or that this process executes.
+
+    Only a record of the worker itself says which job it is about; `extra` of others is their own.
+    """
+    if record.name == LOGGER and hasattr(record, "job_id"):
         return {name: getattr(record, name, None) for name in _FIELDS}
     attempt = os.environ.get(ATTEMPT, "")
     named = {name: os.environ.get(variable) for name, variable in _FIELDS.items()}
@@ -64,15 +68,15 @@ def set_up(level: str | None, date_format: str, log_format: str) -> None:
     if log_format == JSON:
         for name in (*NAMES, JOB_ID):  # a job has started this worker
             os.environ.pop(name, None)
-        if not logging.getLogger(_LOGGER).hasHandlers():
-            _write_json(_LOGGER, logging.StreamHandler(sys.stdout))
-            logging.getLogger(_LOGGER).propagate = False
-    setup_loghandlers(level, date_format, log_format, name=_LOGGER)
+        if not logging.getLogger(LOGGER).hasHandlers():
+            _write_json(LOGGER, logging.StreamHandler(sys.stdout))
+            logging.getLogger(LOGGER).propagate = False
+    setup_loghandlers(level, date_format, log_format, name=LOGGER)
 
 
 def set_up_child(level: str) -> None:
     """Write all records of this child as JSON to standard error, which is the jobs' output."""
-    own = logging.getLogger(_LOGGER)
+    own = logging.getLogger(LOGGER)
     own.handlers.clear()
     own.propagate = True
     _write_json("", _ToStandardError())

@@ -92,7 +92,7 @@ def note(job, kind, error, traceback):
     return True
 
 def pay(n):
-    logging.getLogger("shop").info("paying %s", n)
+    logging.getLogger("shop").info("paying %s", n, extra={"job_id": 7})
     return 1 / n
 """
 WORKFLOW = """
@@ -110,7 +110,8 @@ def test_json_logs_have_run_job_and_attempt_and_handlers_are_called(
     words = ("--mode", mode, "--log-format", "json", "--exception-handler", "shop.note")
     done = flowq("worker", "--url", redis_url, "-b", *words, "--pid", "here")
     assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.splitlines()]
+    records = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+    assert f"working on default at {redis_url}" in {record["message"] for record in records}
     names = {"at", "level", "logger", "message", "run", "job", "item", "attempt", "job_id"}
     assert all(names <= set(record) for record in records)
     of_job = [record for record in records if record["job"]]
@@ -122,6 +123,7 @@ def test_json_logs_have_run_job_and_attempt_and_handlers_are_called(
     failed = [record for record in of_job if "ZeroDivisionError" in record["message"]]
     assert [record["attempt"] for record in failed] == [1, 2]
     assert {(record["run"], record["job"]) for record in of_job} == {(run.run_id, "pay")}
+    assert {record["job_id"] for record in of_job} == {f"{run.run_id}-pay"}
     assert (folder / "noted").read_text() == f"{run.run_id}-pay ZeroDivisionError\n" * 2
     assert (folder / "here").read_text().isdecimal()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import flowq
@@ -71,3 +72,11 @@ def page() -> str:
 def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "rested"
+
+
+def nap_and_tell(seconds: float) -> str:
+    job = flowq.get_current_job()
+    assert job is not None
+    job.meta["pid"] = os.getpid()
+    job.save_meta()
+    return nap(seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,9 @@ run = flowq.submit(flow, {"name": "Bob"}, connection=get_connection())
 assert get_queue().connection is get_connection()
 assert get_queue().enqueue("shop.tasks.save", "Eve").timeout == 77
 print(get_url("parts"), get_url("socket"))
+import os
+from flowq.django.management.commands.flowq import Command
+print(Command().make_command([])[1]["PYTHONPATH"].split(os.pathsep))
 for name in ("wrong", "defualt"):
     try:
         get_queue(name)
@@ -94,10 +98,17 @@ def manage(tmp_path: Path, redis_url: str) -> Manage:
     return run
 
 
-def test_jobs_of_a_project_are_submitted_and_executed_with_django_set_up(manage: Manage) -> None:
+def test_jobs_of_a_project_are_submitted_and_executed_with_django_set_up(
+    manage: Manage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}/of/others")
     submitted = manage("shell", "-v", "0", text=SUBMIT)
     assert submitted.returncode == 0, submitted.stderr
-    assert submitted.stdout.splitlines()[-3:] == [
+    *_, urls, paths, wrong, unknown = submitted.stdout.splitlines()
+    assert str(tmp_path) in paths  # the project
+    assert "/of/others" in paths
+    assert sysconfig.get_path("purelib") not in paths
+    assert [urls, wrong, unknown] == [
         "rediss://u:p%40@h:1/2 unix:///s?db=3",
         "ImproperlyConfigured RQ_QUEUES['wrong'] has a key HOTS that flowq cannot read; "
         "did you mean 'HOST'?",

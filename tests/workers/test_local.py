@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import api_jobs
 import pytest
+import redis.asyncio
 
 import flowq
+import flowq.aio
 from flowq import local_server, server
 from flowq.runtime import queue as queues
 from tests import JOBS_FOLDER
@@ -70,8 +75,7 @@ def test_everything_ends_with_the_block_and_the_connection_before_it_is_back(
                 assert run.result("page") == "page"
             assert queues.find_connection() is outer is place.connection
             pid = place.connection.info("server")["process_id"]
-            worker = place._process
-            assert worker is not None
+            worker = place._own_workers()[-1]
             state = place.logs.parent
             raise ZeroDivisionError
         assert queues.find_connection() is None
@@ -103,9 +107,71 @@ def test_a_job_that_is_running_at_the_end_is_left(wait_until: Callable[..., None
     with flowq.local(workers=1) as place:
         job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 60)
         wait_until(lambda: job.get_status() == "started")
-        worker = place._process
-    assert worker is not None
+        worker = place._own_workers()[-1]
     assert worker.poll() is not None
+
+
+def test_workers_that_were_replaced_end_with_the_block_and_so_do_their_jobs(
+    wait_until: Callable[..., None],
+) -> None:
+    with flowq.local(workers=1) as place:
+        job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap_and_tell, 60)
+        wait_until(lambda: job.get_meta().get("pid"))
+        api_jobs.elsewhere.run()
+        workers = list(place._own_workers())
+        assert len(workers) == 2
+        assert workers[0].poll() is None
+    assert all(worker.returncode is not None for worker in workers)
+    wait_until(lambda: not is_alive(job.meta["pid"]))
+
+
+def test_several_threads_submit_runs_with_queues_of_their_own() -> None:
+    flows = [flowq.Workflow(f"flow{n}") for n in range(4)]
+    for n, flow in enumerate(flows):
+        flow.call("page", "api_jobs:nap", with_={"seconds": 0}, queue=f"pages{n}")
+    with flowq.local(workers=1) as place, ThreadPoolExecutor() as pool:
+        runs = list(pool.map(partial(flowq.run, timeout=60), flows))
+        assert [run.result("page") for run in runs] == ["rested"] * 4
+        workers = list(place._own_workers())
+    assert all(worker.returncode is not None for worker in workers)
+
+
+def test_the_event_loop_goes_on_while_a_worker_is_replaced(wait_until: Callable[..., None]) -> None:
+    async def submit(path: str) -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.02)
+                ticks += 1
+
+        async with redis.asyncio.Redis(unix_socket_path=path) as client:
+            ticking = asyncio.create_task(tick())
+            await flowq.aio.submit(api_jobs.elsewhere, connection=client)
+            ticking.cancel()
+        return ticks
+
+    with flowq.local(workers=1) as place:
+        job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 60)
+        wait_until(lambda: job.get_status() == "started")
+        path = place.connection.connection_pool.connection_kwargs["path"]
+        assert asyncio.run(submit(path)) > 10
+
+
+def test_only_a_client_of_its_own_server_is_served() -> None:
+    class Place:
+        connection = redis.Redis(port=1)
+
+    place = Place()
+    assert local_server.find_local(redis.Redis(port=1)) is None
+    local_server._running.append(place)  # type: ignore[arg-type]
+    try:
+        assert local_server.find_local(redis.Redis(port=1)) is place
+        for other in ({"host": "prod.example.org", "port": 1}, {"port": 2}, {"port": 1, "db": 3}):
+            assert local_server.find_local(redis.Redis(**other)) is None
+    finally:
+        local_server._running.remove(place)  # type: ignore[arg-type]
 
 
 def test_it_is_started_once_and_asked_only_while_it_runs() -> None:
@@ -139,6 +205,11 @@ with flowq.local(workers=1) as place:
     pid = os.fork()
     if not pid:
         print(api_jobs.flow.run(n=2).result("total"), flush=True)
+        api_jobs.elsewhere.submit()  # on another queue
+        queue = flowq.Queue("pages", connection=place.connection)
+        for seconds in (1.2, 0):  # a worker ends after a second if it has another parent
+            job = queue.enqueue(api_jobs.nap, seconds)
+            print(job.latest_result(timeout=20).return_value, flush=True)
         sys.exit()  # leaves the block
     os.waitpid(pid, 0)
     print(api_jobs.flow.run(n=3).result("total"), flush=True)
@@ -147,7 +218,7 @@ with flowq.local(workers=1) as place:
 os.kill(last, 9)
 """
     out, errors = start_script(script, tmp_path).communicate(timeout=60)
-    assert (out, errors) == ("2\n6\n", "")
+    assert (out, errors) == ("2\nrested\nrested\n6\n", "")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
@@ -160,7 +231,7 @@ import api_jobs, flowq
 with flowq.local(workers=1) as place:
     api_jobs.flow.run(n=1)
     job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 0.5)
-    print(place.connection.info("server")["process_id"], place._process.pid, flush=True)
+    print(place.connection.info("server")["process_id"], place._own_workers()[-1].pid, flush=True)
     api_jobs.elsewhere.submit().wait() and input()
 """
     process = start_script(script, tmp_path)

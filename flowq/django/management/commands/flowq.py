@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from flowq.django.connections import get_url
+from flowq.subprocesses import list_own_paths
 
 _OF_DJANGO = ("--settings", "--pythonpath")
 
@@ -59,6 +60,11 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         It is for a new process: this one has imported the models, and a worker must not fork from
         it.
         """
-        path = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "FLOWQ_REDIS_URL": get_url(self.queue), "PYTHONPATH": path}
+        before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = dict.fromkeys(filter(None, [*list_own_paths(), *before]))
+        environment = {
+            **os.environ,
+            "FLOWQ_REDIS_URL": get_url(self.queue),
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
         return [sys.executable, "-m", "flowq", *words], environment
