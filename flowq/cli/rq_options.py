@@ -15,11 +15,12 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import click
 
 from flowq.errors import UsageError
+from flowq.server.url import write_login, write_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +110,19 @@ def _write_url(module: str, values: Mapping[str, Any]) -> str:
         return str(values["REDIS_URL"])
     if values.get("SENTINEL"):
         return _write_sentinel(module, values["SENTINEL"])
-    is_tls = str(values.get("REDIS_SSL", "")).lower() in ("y", "yes", "t", "true")
-    password = values.get("REDIS_PASSWORD")
-    login = f":{quote(password, safe='')}@" if password else ""
-    host, port = values.get("REDIS_HOST", "localhost"), values.get("REDIS_PORT", 6379)
-    place = f"{login}{host}:{port}/{values.get('REDIS_DB', 0)}"
-    if not is_tls:
-        return f"redis://{place}"
+    has_tls = str(values.get("REDIS_SSL", "")).lower() in ("y", "yes", "t", "true")
+    url = write_url(
+        *(values.get(name) for name in ("REDIS_HOST", "REDIS_PORT", "REDIS_DB")),
+        login=write_login(values.get("REDIS_PASSWORD")),
+        has_tls=has_tls,
+    )
+    if not has_tls:
+        return url
     if values.get("REDIS_SSL_CA_DATA"):
         _refuse_setting(module, "REDIS_SSL_CA_DATA")
     found = {name: values.get(name.upper().replace("SSL", "REDIS_SSL")) for name in _TLS}
     query = urlencode({name: value for name, value in found.items() if value})
-    return f"rediss://{place}?{query}" if query else f"rediss://{place}"
+    return f"{url}?{query}" if query else url
 
 
 _TLS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_keyfile", "ssl_certfile")
@@ -130,10 +132,7 @@ def _write_sentinel(module: str, sentinel: Mapping[str, Any]) -> str:
     for name in ("SSL", "CONNECTION_KWARGS", "SOCKET_TIMEOUT"):
         if sentinel.get(name):
             _refuse_setting(module, f"SENTINEL[{name!r}]")
-    login = ""
-    if sentinel.get("PASSWORD"):
-        parts = (str(sentinel.get(each) or "") for each in ("USERNAME", "PASSWORD"))
-        login = ":".join(quote(part, safe="") for part in parts) + "@"
+    login = write_login(sentinel.get("PASSWORD"), sentinel.get("USERNAME"))
     own = sentinel.get("SENTINEL_KWARGS") or {}
     if own.keys() - {"username", "password"}:
         _refuse_setting(module, "SENTINEL['SENTINEL_KWARGS']")

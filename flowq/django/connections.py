@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from flowq.nearest import did_you_mean
 from flowq.runtime.queue import Queue
 from flowq.server.connection import make_client
+from flowq.server.url import write_login, write_url
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -50,14 +51,11 @@ def get_url(name: str = "default") -> str:
         raise ImproperlyConfigured(f"{reason}; {hint}")
     if queue.get("URL"):
         return str(queue["URL"])
-    login = ""
-    if queue.get("PASSWORD"):
-        parts = (str(queue.get(each) or "") for each in ("USERNAME", "PASSWORD"))
-        login = ":".join(quote(part, safe="") for part in parts) + "@"
+    login, db = write_login(queue.get("PASSWORD"), queue.get("USERNAME")), queue.get("DB")
     if queue.get("UNIX_SOCKET_PATH"):
-        return f"unix://{login}{queue['UNIX_SOCKET_PATH']}?db={queue.get('DB') or 0}"
-    place = f"{queue.get('HOST', 'localhost')}:{queue.get('PORT') or 6379}/{queue.get('DB') or 0}"
-    return f"{'rediss' if queue.get('SSL') else 'redis'}://{login}{place}"
+        return f"unix://{login}{quote(str(queue['UNIX_SOCKET_PATH']))}?db={db or 0}"
+    has_tls = bool(queue.get("SSL"))
+    return write_url(queue.get("HOST"), queue.get("PORT"), db, login=login, has_tls=has_tls)
 
 
 def _find(name: str) -> Mapping[str, Any]:

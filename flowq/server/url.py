@@ -1,4 +1,4 @@
-"""Server URLs: choosing the right one, and hiding its password."""
+"""Server URLs: choosing the right one, writing one from its parts, and hiding its password."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from flowq.runtime import variables
 
@@ -27,6 +27,30 @@ def resolve_url(option: str | None, environment: Mapping[str, str] = os.environ)
     """
     candidates = [option, *(environment.get(name) for name in variables.SERVER)]
     return next((url.strip() for url in candidates if url and url.strip()), None)
+
+
+def write_login(password: object, username: object = None) -> str:
+    """Return the `USER:PASSWORD@` of a URL; empty without a password."""
+    if not password:
+        return ""
+    return f"{quote(str(username or ''), safe='')}:{quote(str(password), safe='')}@"
+
+
+def write_url(
+    host: object = None,
+    port: object = None,
+    db: object = None,
+    *,
+    login: str = "",
+    has_tls: bool = False,
+) -> str:
+    """Return the URL of a server at a host and a port; as everywhere, localhost:6379, database 0.
+
+    `login` is what `write_login` returns.
+    """
+    scheme, place = "rediss" if has_tls else "redis", str(host or "localhost")
+    place = f"[{place}]" if ":" in place else place  # IPv6
+    return f"{scheme}://{login}{place}:{port or 6379}/{db or 0}"
 
 
 def hide_password(url: str) -> str:

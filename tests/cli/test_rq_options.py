@@ -146,6 +146,7 @@ def test_settings_name_the_server_the_queues_and_the_worker(
         ("", "redis://localhost:6379/0"),
         ("REDIS_HOST = 'a'; REDIS_PORT = 1; REDIS_DB = 2", "redis://a:1/2"),
         ("REDIS_PASSWORD = 'p@/'", "redis://:p%40%2F@localhost:6379/0"),
+        ("REDIS_HOST = '::1'", "redis://[::1]:6379/0"),
         ("REDIS_SSL = 'yes'; REDIS_SSL_CA_CERTS = '/c a'",
          "rediss://localhost:6379/0?ssl_ca_certs=%2Fc+a"),
         ("SENTINEL = {'INSTANCES': [('a', 1), ('b', 2)], 'MASTER_NAME': 'm', 'DB': 3, "

@@ -62,8 +62,12 @@ assert get_queue().connection is get_connection()
 assert get_queue().enqueue("shop.tasks.save", "Eve").timeout == 77
 print(get_url("parts"), get_url("socket"))
 import os
+from django.db import connection
 from flowq.django.management.commands.flowq import Command
 print(Command().make_command([])[1]["PYTHONPATH"].split(os.pathsep))
+was_open = connection.connection is not None
+import flowq.django.setup
+print("setup leaves", was_open, connection.connection)
 for name in ("wrong", "defualt"):
     try:
         get_queue(name)
@@ -104,7 +108,8 @@ def test_jobs_of_a_project_are_submitted_and_executed_with_django_set_up(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}/of/others")
     submitted = manage("shell", "-v", "0", text=SUBMIT)
     assert submitted.returncode == 0, submitted.stderr
-    *_, urls, paths, wrong, unknown = submitted.stdout.splitlines()
+    *_, urls, paths, left, wrong, unknown = submitted.stdout.splitlines()
+    assert left == "setup leaves True None"
     assert str(tmp_path) in paths  # the project
     assert "/of/others" in paths
     assert sysconfig.get_path("purelib") not in paths
