@@ -128,6 +128,18 @@ def test_json_logs_have_run_job_and_attempt_and_handlers_are_called(
     assert (folder / "here").read_text().isdecimal()
 
 
+@pytest.mark.parametrize("mode", ["fork", "warm"])
+def test_a_handler_that_cannot_be_imported_is_told_before_the_first_job(
+    flowq: Flowq, connection: redis.Redis, redis_url: str, mode: str
+) -> None:
+    Queue(connection=connection).enqueue("os.getpid")  # otherwise it would end at once
+    handler = ("--exception-handler", "json.nosuch")
+    done = flowq("worker", "--url", redis_url, "-b", "-q", "--mode", mode, *handler)
+    assert done.returncode == 2
+    reason = "cannot import the exception handler json.nosuch: ValueError: Invalid attribute name"
+    assert done.stderr == f"flowq: {reason}: nosuch\n"
+
+
 def test_settings_name_the_server_the_queues_and_the_worker(
     call: Callable[..., Said], folder: Path, connection: redis.Redis, redis_url: str
 ) -> None:

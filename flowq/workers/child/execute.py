@@ -222,7 +222,7 @@ class Executor:
                 job_class=settings.job_class,
                 queue_class=settings.queue_class,
                 serializer=settings.serializer,
-                exception_handlers=[*map(_find_handler, settings.exception_handlers)],
+                exception_handlers=[*map(find_handler, settings.exception_handlers)],
             )
         return self._performer
 
@@ -328,7 +328,7 @@ class Executor:
                 os.chdir(self._folder)
 
 
-def _find_handler(handler: Callable[..., Any] | str) -> Callable[..., Any]:
+def find_handler(handler: Callable[..., Any] | str) -> Callable[..., Any]:
     """Return an exception handler. Its name is the operator's, so no restriction applies to it."""
     if isinstance(handler, str):
         found: Callable[..., Any] = import_attribute(handler)

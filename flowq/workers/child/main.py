@@ -7,7 +7,7 @@ End) and ("chore", name, arguments). The child answers in the format of child_me
     ends       of one or more jobs, and of an execution that it concluded
     chore      after a chore
     outdated   with the name of a changed file, before it ends without beginning its jobs
-    unfit      with the reason why a module cannot be preloaded
+    unfit      with the reason why a module cannot be preloaded, or a handler not be imported
     secrets    before user code gets them
     died       from a fork server (fork.py), with the exit code of a job's process
 """
@@ -30,11 +30,13 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from rq.utils import import_attribute
+
 from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
 from flowq.workers import logs
 from flowq.workers.child import mark_process, timeouts
-from flowq.workers.child.execute import Executor
+from flowq.workers.child.execute import Executor, find_handler
 from flowq.workers.child.rq_work import RQWork
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
@@ -130,6 +132,7 @@ def main(
     outbox = Outbox(channel, shared)
     sources = Sources()
     preload(outbox, settings.preload)
+    check_handlers(outbox, settings)
     outbox.send_ready()
     executor = Executor(settings, shared.report)
     rq_work = RQWork(settings, executor.connection)
@@ -157,11 +160,23 @@ def preload(outbox: Outbox, modules: Sequence[str]) -> None:
                 outbox.send("unfit", f"cannot preload {name}: {_explain(error)}")
 
 
+def check_handlers(outbox: Outbox, settings: Settings) -> None:
+    """Report exception handlers that cannot be imported, before a job fails and needs them."""
+    for handler in settings.exception_handlers:
+        try:
+            find_handler(handler)
+        except BaseException as error:  # noqa: BLE001 - as above
+            with suppress(OSError):
+                text = f"cannot import the exception handler {handler}: {_explain(error)}"
+                outbox.send("unfit", text)
+
+
 def _explain(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = "".join(traceback.format_exception_only(error)).strip()
     is_missing = isinstance(error, ModuleNotFoundError)  # its last frame is in Python's own code
-    return text if is_missing else f"{text} ({last.filename}:{last.lineno})"
+    is_of_rq = last.filename == import_attribute.__code__.co_filename
+    return text if is_missing or is_of_rq else f"{text} ({last.filename}:{last.lineno})"
 
 
 def share_secrets(outbox: Outbox, shared: SharedState, capture: Capture) -> None:

@@ -88,6 +88,8 @@ def serve_forks(
     sources = Sources()
     outbox = child.Outbox(channel, shared)
     child.preload(outbox, settings.preload)
+    if settings.exception_handlers:  # in a process of its own, because it imports their modules
+        _fork_one(lambda _: _check_handlers(outbox, lifeline, settings))
     outbox.send_ready()
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
@@ -109,6 +111,11 @@ def serve_forks(
         if status or DONE not in words:  # also for exit code 0 before the job's end
             outbox.send("died", str(os.waitstatus_to_exitcode(status)))
         child.preload(outbox, [word for word in words if word.startswith(OURS)])
+
+
+def _check_handlers(outbox: child.Outbox, lifeline: Connection, settings: Settings) -> None:
+    child.end_with_supervisor(lifeline)
+    child.check_handlers(outbox, settings)
 
 
 def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str], list[str]]:
