@@ -14,17 +14,15 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, get_args
 
-from redis.exceptions import RedisError
 from rq.utils import as_text
 
 from flowq import observing, runtime
-from flowq.errors import NotFound, RunNotFound, ServerUnavailable
+from flowq.errors import NotFound, RunNotFound
 from flowq.event import Event as RunEvent
 from flowq.nearest import did_you_mean
 from flowq.render.groups import count_ends, find_declared
@@ -32,8 +30,6 @@ from flowq.runtime import event_log, keys, runs
 from flowq.runtime.connections import Outage, pause
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
 from flowq.runtime.maintenance import Finding
-from flowq.server.connection import explain as explain_trouble
-from flowq.server.url import hide_password
 from flowq.status import (
     ENDED,
     CodeChange,
@@ -460,9 +456,11 @@ class Run:
     def failures(
         self, names: Iterable[str] | None = None, status: RunStatus | None = None
     ) -> dict[str, Failure]:
-        """Return why jobs failed, by name: all failed jobs, or those in `names`."""
+        """Return why jobs failed or were rejected, by name: all of them, or those in `names`."""
         wanted = None if names is None else set(names)
-        ended = (status or self.status()).find_failed(("failed", "stopped"), with_tolerated=True)
+        states = ("failed", "stopped", "canceled")
+        ended = (status or self.status()).find_failed(states, with_tolerated=True)
+        ended = [job for job in ended if job.state != "canceled" or job.is_rejected]
         failed = [job for job in ended if wanted is None or job.name in wanted]
         failures = runtime.results.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
@@ -565,8 +563,11 @@ class Run:
         return runs.cancel(self.run_id, self.connection, is_now=now, may_wait=may_wait)
 
     def remove(self) -> None:
-        """Remove the run, its jobs and all of its data."""
-        runs.remove(self.run_id, self.connection)
+        """Remove the run, its jobs and all of its data.
+
+        Errors: RunNotFound; WrongState if it has not ended: its jobs would go on, with no record.
+        """
+        runs.remove_ended(self.run_id, self.connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,13 +589,3 @@ def missing_job(run_id: str, name: str, known: Iterable[str]) -> NotFound:
     """Return the error for a name that no job of the run has, with the nearest of those it has."""
     hint = did_you_mean(name, known)
     return NotFound(f"there is no job {name} in run {run_id}{f'; {hint}' if hint else ''}")
-
-
-@contextmanager
-def server_errors(url: str) -> Iterator[None]:
-    """Convert errors of the redis client, with notes, to flowq's. Errors: ServerUnavailable."""
-    try:
-        yield
-    except RedisError as error:
-        reason = "; ".join([explain_trouble(error), *getattr(error, "__notes__", ())])
-        raise ServerUnavailable(hide_password(url), reason) from error

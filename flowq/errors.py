@@ -306,21 +306,35 @@ class FutureEnded(WrongState):
 class RunFailed(FlowqError):
     """The run has ended without success.
 
-    Shape: `jobs` has the names of the jobs that failed, empty if it was canceled; `errors` has the
-    errors of some of them, by name, each one line without secrets.
+    Shape: `jobs` has the names of the jobs that failed or were rejected; `errors` has the errors or
+    reasons of some of them, by name, each one line without secrets. `state` is that of the run:
+    "failed", "canceled", or, in a test's run that cannot go on, "waiting"; `reason` says why it was
+    canceled, or what it waits for, if that is known.
     """
 
     def __init__(
-        self, run_id: str, jobs: Sequence[str], errors: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        jobs: Sequence[str],
+        errors: Mapping[str, str] | None = None,
+        state: str = "failed",
+        reason: str = "",
     ) -> None:
-        super().__init__(run_id, tuple(jobs), dict(errors or {}))
+        super().__init__(run_id, tuple(jobs), dict(errors or {}), state, reason)
         self.run_id = run_id
         self.jobs = tuple(jobs)
         self.errors = dict(errors or {})
+        self.state = state
+        self.reason = reason
 
     def __str__(self) -> str:
+        how = {"failed": "failed", "canceled": "was canceled"}.get(self.state, "has not ended")
         named = [f"{job} ({self.errors[job]})" if job in self.errors else job for job in self.jobs]
-        return f"run {self.run_id} failed: " + (", ".join(named) or "it was canceled")
+        failed = ", ".join(named)
+        if self.state != "failed" and failed:
+            failed = f"failed before: {failed}"
+        said = "; ".join(filter(None, (self.reason, failed)))
+        return f"run {self.run_id} {how}" + (f": {said}" if said else "")
 
 
 class RunNotEnded(FlowqError, TimeoutError):

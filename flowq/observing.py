@@ -19,7 +19,7 @@ from flowq.runtime import runs
 from flowq.runtime.connections import Attempts, Outage, is_refusal, pause
 from flowq.runtime.listening import find_unattended
 from flowq.runtime.maintenance import tidy
-from flowq.status import ENDED, Event, RunStatus, declared_name, fold, public_name
+from flowq.status import BAD, ENDED, Event, RunStatus, declared_name, fold, public_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -73,7 +73,7 @@ def wait(run_id: str, connection: Redis, timeout: float | str | None) -> RunStat
         events = _next_events(run_id, connection, status.last_event_id, wait_s, outage)
         status, now = fold(status, events), time.monotonic()
         if status.is_ended:
-            _refuse_failure(status, connection)
+            refuse_failure(status, connection)
             return status
         if timeout_s is not None and deadline is not None and now >= deadline:
             raise RunNotEnded(run_id, timeout_s, describe_wait(status, connection))
@@ -96,14 +96,20 @@ def _read_seconds(timeout: float | str) -> float:
         raise UsageError(f"timeout {error}") from None
 
 
-def _refuse_failure(status: RunStatus, connection: Redis) -> None:
-    """Raise RunFailed for a run that did not succeed."""
+def refuse_failure(status: RunStatus, connection: Redis) -> None:
+    """Raise RunFailed for a run that did not succeed, which a run in a test may do unfinished."""
     if status.state == "succeeded":
         return
-    failed = {job.job_id: public_name(job.name) for job in status.find_failed()}
-    errors = runtime.results.get_errors([*failed][:NAMED], connection)
-    error_by_name = {failed[job_id]: error for job_id, error in errors.items()}
-    raise RunFailed(status.run_id, list(failed.values()), error_by_name)
+    culprits = status.find_culprits()
+    named = {job.job_id: public_name(job.name) for job in culprits}
+    errors = runtime.results.get_errors([*named][:NAMED], connection)
+    # That of a job which has not failed may be an error of an earlier attempt.
+    told = {
+        job.job_id: job.reason for job in culprits[:NAMED] if job.reason and job.state not in BAD
+    }
+    error_by_name = {named[job_id]: error for job_id, error in {**errors, **told}.items()}
+    reason = status.reason if status.is_ended else say_left(status)
+    raise RunFailed(status.run_id, list(named.values()), error_by_name, status.state, reason)
 
 
 def describe_wait(status: RunStatus, connection: Redis) -> str:
@@ -111,6 +117,12 @@ def describe_wait(status: RunStatus, connection: Redis) -> str:
     hold = runtime.explain.find_hold(status.run_id, connection)
     if hold is not None:
         return f"{hold.text}; {hold.hint}" if hold.hint else hold.text
+    advice = _advise(status, connection)
+    return say_left(status) + (f"; {advice}" if advice else "")
+
+
+def say_left(status: RunStatus) -> str:
+    """Say in one line which jobs have not ended, and how they wait."""
     left = [job for job in status.declared() if job.state not in ENDED]
     left.sort(key=lambda job: (not job.is_asking, _RANKS.get(job.state, len(_RANKS))))
     said = [
@@ -118,8 +130,7 @@ def describe_wait(status: RunStatus, connection: Redis) -> str:
         for job in left[:NAMED]
     ]
     more = [f"{len(left) - NAMED} more jobs have not ended"] if len(left) > NAMED else []
-    advice = _advise(status, connection)
-    return ", ".join([*said, *more]) + (f"; {advice}" if advice else "")
+    return ", ".join([*said, *more])
 
 
 def find_unattended_queues(status: RunStatus, connection: Redis) -> list[str]:

@@ -325,6 +325,17 @@ class RunStatus:
             and (with_tolerated or not self.is_tolerated(job))
         ]
 
+    def find_culprits(self) -> list[JobStatus]:
+        """Return the jobs that made the run fail: failed or rejected, or else canceled or deleted.
+
+        Of a canceled run, only those that had failed or were rejected.
+        """
+        if self.state == "canceled":
+            found = self.find_failed(("failed", "canceled"))
+            return [job for job in found if job.state == "failed" or job.is_rejected]
+        found = self.find_failed((*BAD, "canceled", "deleted"))
+        return [job for job in found if job.state in BAD or job.is_rejected] or found
+
     def is_tolerated(self, job: JobStatus) -> bool:
         """Whether how a job ended counts as a success: on its own, or as a part of another."""
         outer = map(self.jobs.get, outer_names(job.name))

@@ -19,6 +19,7 @@ from flowq.client import Run
 from flowq.errors import NotFound, RunNotFound
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.runtime.maintenance import read_lease
+from flowq.server.connection import server_errors
 from flowq.server.state import guess_old_name
 from flowq.status import RunStatus
 from flowq.texts import show
@@ -128,7 +129,7 @@ def opened(
         with chdir(above) if above else nullcontext():
             yield from _embedded(creating)
         return
-    with client.server_errors(url):
+    with server_errors(url):
         retry = make_retry()
         connection = server.connect(url, retry=retry)
         try:
@@ -179,7 +180,7 @@ def _embedded(creating: bool) -> Iterator[Place]:
     if not creating and not server.is_used():
         raise NotFound(_tell_unused())
     started = server.ensure()
-    with client.server_errors(started.url):
+    with server_errors(started.url):
         retry = make_retry()
         connection = server.connect(started.url, retry=retry)
         try:

@@ -2,12 +2,14 @@
 
 Commands, workers and the client connect here, so that each connection has the same time limits
 (timeouts.py) and no error shows a password. `connect` also waits for a server that refuses to be
-read; errors of later commands are converted by `flowq.client.server_errors`.
+read; errors of later commands are converted by `server_errors`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -191,3 +193,13 @@ def _info(connection: redis.Redis, section: str) -> dict[str, Any]:
         return dict(connection.info(section))
     except ResponseError:
         return {}
+
+
+@contextmanager
+def server_errors(url: str) -> Iterator[None]:
+    """Convert errors of the redis client, with notes, to flowq's. Errors: ServerUnavailable."""
+    try:
+        yield
+    except RedisError as error:
+        reason = "; ".join([explain(error), *getattr(error, "__notes__", ())])
+        raise ServerUnavailable(hide_password(url), reason) from error

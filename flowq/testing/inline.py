@@ -18,6 +18,7 @@ from flowq.api import as_spec
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
 from flowq.errors import RunFailed, UsageError
+from flowq.observing import refuse_failure
 from flowq.render.groups import by_declaration
 from flowq.runtime import runs
 from flowq.status import BEGUN_FOR_NOTHING, Event, RunStatus, is_helper
@@ -25,6 +26,7 @@ from flowq.testing.replacing import (
     ReplacedJob,
     check_functions,
     find_for,
+    refuse_missing_items,
     refuse_unknown,
     replace_nested,
 )
@@ -70,11 +72,12 @@ class InlineRun:
 
     def check(self) -> Self:
         """Return this, if the run has succeeded. Errors: RunFailed, from a job's exception."""
-        if self.state == "succeeded":
-            return self
-        failed = [job.name for job in self.status().find_failed()]
-        first = next((self.errors[name] for name in failed if name in self.errors), None)
-        raise RunFailed(self.run.run_id, failed) from first
+        try:
+            refuse_failure(self.status(), self.run.connection)
+        except RunFailed as failed:
+            first = next((self.errors[name] for name in failed.jobs if name in self.errors), None)
+            raise failed from first
+        return self
 
 
 def run_inline(
@@ -99,13 +102,16 @@ def run_inline(
             or a text, the reason, rejects. Without a decision, the job waits.
 
     Errors: WorkflowInvalid with all problems; UsageError for a name that the workflow does not
-    have, and without the package fakeredis. A job that fails is no error here: see
+    have, an item that a group did not have, an approval that no job asks for, and without the
+    package fakeredis. A job that fails is no error here: see
     `InlineRun.check`.
     """
     spec = as_spec(workflow, imports=False)
     replaced, decisions = dict(replace or {}), dict(approvals or {})
-    refuse_unknown("replace", replaced, spec)
+    given = tuple(replaced)  # nested workflows add to `replaced`
+    refuse_unknown("replace", given, spec)
     refuse_unknown("approvals", decisions, spec)
+    _refuse_undecided(decisions)
     check_functions(spec, replaced)
     compile_plan(spec, inputs, imports=False)  # for all problems of what the user has written
     plan = compile_plan(replace_nested(spec, replaced), inputs, imports=False)
@@ -122,6 +128,8 @@ def run_inline(
         worker.drain(run.record().queue, with_scheduled=True)
         while _decide(run, decisions):
             worker.drain(run.record().queue, with_scheduled=True)
+    refuse_missing_items("replace", given, run.status())
+    refuse_missing_items("approvals", decisions, run.status())
     return _describe(run, errors)
 
 
@@ -148,6 +156,15 @@ def _importable(folders: Iterable[str]) -> Iterator[None]:
 
 
 # Approving, and what came of it ------------------------------------------------------------------
+
+
+def _refuse_undecided(decisions: Mapping[str, Any]) -> None:
+    for name, decision in decisions.items():
+        if not isinstance(decision, bool | str | Mapping):
+            raise UsageError(
+                f"approvals: {name} has {decision!r}; True or the approval's inputs, a mapping, "
+                "approve, and False or a text, the reason, rejects"
+            )
 
 
 def _decide(run: Run, decisions: Mapping[str, Any]) -> bool:

@@ -17,9 +17,10 @@ from flowq.errors import UsageError, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.nearest import did_you_mean
+from flowq.render.groups import find_declared
 from flowq.runtime.job import PERFORM, Job
 from flowq.spec import JobSpec, Retry, Workflow
-from flowq.status import declared_name
+from flowq.status import RunStatus, declared_name
 
 _LABEL = re.compile(r"\[.*?\](?=[.(]|$)")
 
@@ -51,6 +52,38 @@ def refuse_unknown(argument: str, given: Iterable[str], workflow: Workflow) -> N
         if argument == "replace" and job.workflow and name.endswith("]"):
             hint = f"replace {name[: name.rindex('[')]}, or jobs inside of it"
             raise UsageError(f"replace: {name} is one of several workflows of a group; {hint}")
+        for group, item in _labels(name):
+            declared = known[without_labels(group)]
+            if declared.for_each is None and declared.matrix is None:
+                hint = f"{group} is no group; write {name.replace(item, group, 1)}"
+                raise UsageError(f"{argument}: there is no item {item}: {hint}")
+        if argument == "approvals" and job.approval is None:
+            asking = [each for each, spec in known.items() if spec.approval is not None]
+            hint = f"these do: {', '.join(asking)}" if asking else "no job of this workflow does"
+            raise UsageError(f"approvals: job {name} asks for no approval; {hint}")
+
+
+def refuse_missing_items(argument: str, given: Iterable[str], status: RunStatus) -> None:
+    """Check that the groups of an ended run had items of these names. Errors: UsageError.
+
+    Before the run that is not known. A group that was not reached is not judged.
+    """
+    for name in given:
+        for group, item in _labels(name):
+            found = find_declared(status, group)
+            if found is None or item in status.jobs:
+                continue
+            if found.items or found.state == "finished":
+                names = [each.name for each in found.items]
+                some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+                hint = f"its items were {some}" if names else "it had none"
+                raise UsageError(f"{argument}: group {group} had no item {item}; {hint}")
+
+
+def _labels(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the groups and the items that a name goes through: `pack`, `pack[1]`; …"""
+    for found in _LABEL.finditer(name):
+        yield name[: found.start()], name[: found.end()]
 
 
 def _walk(workflow: Workflow, prefix: str = "") -> Iterator[tuple[str, JobSpec]]:

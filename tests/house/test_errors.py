@@ -29,6 +29,7 @@ INSTANCES = [
     errors.FutureAlreadyStarted("job"),
     errors.FutureEnded("job", "canceled"),
     errors.RunFailed("abc", ["a", "b"], {"b": "ValueError: no"}),
+    errors.RunFailed("abc", [], {}, "canceled", "it timed out"),
     errors.RunNotEnded("abc", 5, "a is queued"),
     errors.SecretInResult(),
     errors.ShellFailed("make all", 2, "no rule"),

@@ -253,3 +253,26 @@ def test_a_held_run_starts_when_it_is_released(run: Runs, work: Work, connection
     assert run.state == "succeeded"
     with pytest.raises(WrongState, match="has ended"):
         approvals.release_run(RUN, connection)
+
+
+def test_a_rejection_is_told_as_such_by_who_waits(run: Runs, work: Work) -> None:
+    run.submit(BUILD, PUBLISH, AFTER)
+    work()
+    handle = Run(RUN, run.connection)
+    with pytest.raises(WrongState, match="it is running; cancel it first"):
+        handle.remove()
+    handle.reject("publish", "not good")
+    with pytest.raises(RunFailed, match=r"failed: publish \(rejected: not good\)$") as failed:
+        handle.wait()
+    assert (failed.value.state, failed.value.jobs) == ("failed", ("publish",))
+    assert handle.failures()["publish"].traceback == "rejected: not good"
+    handle.remove()
+
+
+def test_a_canceled_run_is_told_as_such(run: Runs) -> None:
+    run.submit(BUILD, PUBLISH)
+    handle = Run(RUN, run.connection)
+    handle.cancel()
+    with pytest.raises(RunFailed, match=r"run r1 was canceled$") as canceled:
+        handle.wait()
+    assert (canceled.value.state, canceled.value.jobs) == ("canceled", ())

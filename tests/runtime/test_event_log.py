@@ -21,7 +21,7 @@ from flowq.client import Run, submit
 from flowq.compiling import compile_plan
 from flowq.errors import RunNotFound, UsageError
 from flowq.event import Event
-from flowq.runtime import event_log, keys
+from flowq.runtime import event_log, keys, runs
 from flowq.runtime.event_log import Position
 from tests.reading import parse_workflow
 from tests.runtime.server_processes import end, kill, pid_of
@@ -185,7 +185,7 @@ def test_a_run_that_is_removed_while_it_is_read_is_said_to_be(
 ) -> None:
     events = flowq.events(run, follow=is_following)
     next(events)
-    run.remove()
+    runs.remove(run.run_id, connection)
     with pytest.raises(RunNotFound, match="it was removed while its events were read"):
         list(events)
 

@@ -235,7 +235,7 @@ def test_runs_of_a_workflow_are_found_without_reading_others(connection: redis.R
 
 def test_a_run_that_is_removed_leaves_the_index(connection: redis.Redis) -> None:
     run = submitted(SHOP, connection, orders=1)
-    run.remove()
+    runs.remove(run.run_id, connection)
     assert listed(connection, "shop") == []
     assert not connection.exists(keys.runs_of("shop"))
 
@@ -273,7 +273,7 @@ def test_a_run_that_is_removed_while_the_index_is_put_right_leaves_it(
 
     def read_and_remove(*arguments: Any) -> list[Any]:
         answers = list(read_each(*arguments))
-        run.remove()
+        runs.remove(run.run_id, connection)
         return answers
 
     monkeypatch.setattr(runs, "read_each", read_and_remove)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowq import client, server
+from flowq import server
 from flowq.errors import ServerUnavailable
+from flowq.server.connection import server_errors
 
 # --- which one is meant ---
 
@@ -178,7 +179,7 @@ def test_a_full_memory_is_told_as_such() -> None:
             pytest.raises(
                 ServerUnavailable, match=r"be used: its memory is full \(maxmemory\); raise that"
             ),
-            client.server_errors(started.url),
+            server_errors(started.url),
         ):
             connection.set("key", "value")
 

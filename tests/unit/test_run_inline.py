@@ -347,3 +347,28 @@ def test_wait_until_returns_what_was_waited_for_and_fails_in_time() -> None:
     assert wait_until(lambda: next(values)) == "there"
     with pytest.raises(AssertionError, match=r"did not become true within 0\.01 s"):
         wait_until(lambda: False, timeout=0.01)
+
+
+def test_a_run_that_waits_or_was_rejected_fails_its_check_with_the_reason() -> None:
+    replace = {"deploy": 1, "tell": 1}
+    with pytest.raises(flowq.RunFailed, match="has not ended: deploy waits for approval") as waits:
+        run(APPROVED, replace=replace).check()
+    assert (waits.value.state, waits.value.jobs) == ("waiting", ())
+    ran = run(APPROVED, replace=replace, approvals={"deploy": "too risky"})
+    with pytest.raises(flowq.RunFailed, match=r"deploy \(rejected: too risky\)") as rejected:
+        ran.check()
+    assert (rejected.value.state, rejected.value.jobs) == ("failed", ("deploy",))
+
+
+def test_what_decides_or_replaces_nothing_is_refused() -> None:
+    two = {"fetch": ["a", "b"], "resize": 1, "page": 1}
+    with pytest.raises(flowq.UsageError, match=r"resize had no item resize\[7\]; its items were "):
+        run(SHOP, {"month": "x"}, replace={**two, "resize[7]": 1})
+    with pytest.raises(flowq.UsageError, match=r"fetch is no group; write fetch$"):
+        run(SHOP, {"month": "x"}, replace={"fetch[7]": 1})
+    with pytest.raises(flowq.UsageError, match="page asks for no approval; no job of this"):
+        run(SHOP, {"month": "x"}, replace=two, approvals={"page": True})
+    with pytest.raises(flowq.UsageError, match="approvals: deploy has 3; True or the approval's"):
+        run(APPROVED, approvals={"deploy": 3})
+    failed = run(SHOP, {"month": "x"}, replace={**two, "fetch": OSError, "resize[7]": 1})
+    assert failed.states["resize"] == "skipped"  # which items it would have had is not known

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import worker_jobs
 
-from flowq import client, server
+from flowq import server
 from flowq.errors import ServerUnavailable
+from flowq.server.connection import server_errors
 from tests import JOBS_FOLDER
 from tests.workers.real_servers import Servers, Started, find_owner, make_cluster, wait_until
 
@@ -97,7 +98,7 @@ def test_a_node_by_itself_is_told_to_be_one_of_a_cluster(nodes: list[Started]) -
     with (
         server.connect(other.url) as connection,
         pytest.raises(ServerUnavailable, match="it is one node of a cluster; write redis"),
-        client.server_errors(other.url),
+        server_errors(other.url),
     ):
         connection.get(f"{PREFIX}:queues")
 

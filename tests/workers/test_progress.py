@@ -16,7 +16,7 @@ import flowq
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
 from flowq.reports import Progress
-from flowq.runtime import keys
+from flowq.runtime import keys, runs
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import read_wip
@@ -199,7 +199,7 @@ def test_a_report_about_an_ended_or_removed_job_changes_nothing(
 
     report()
     assert count_reports(run) == 0
-    run.remove()
+    runs.remove(run.run_id, connection)
     report()
     assert connection.keys("*events*") == []
     assert connection.exists(keys.job(job_id)) == 0

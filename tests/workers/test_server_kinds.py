@@ -17,6 +17,7 @@ import redis
 from flowq import client, server, workers
 from flowq.errors import ServerUnavailable
 from flowq.runtime.queue import Queue
+from flowq.server.connection import server_errors
 from tests.workers.real_servers import Servers, Started, TlsProxy
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -134,6 +135,6 @@ def test_a_user_without_rights_is_told_which_one_is_missing(started: Started) ->
     with (
         server.connect(url) as connection,
         pytest.raises(ServerUnavailable, match="has no permissions to run"),
-        client.server_errors(url),
+        server_errors(url),
     ):
         client.list_runs(connection)
