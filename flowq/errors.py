@@ -255,7 +255,7 @@ class RunNotFound(NotFound):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"there is no run {self.run_id} on this server"
+        text = f"there is no run {self.run_id or repr(self.run_id)} on this server"
         return f"{text}; {self.hint}" if self.hint else text
 
 

@@ -571,6 +571,8 @@ def answer_run(
             terminal.note(f"flowq: {hold.text}; start it with: {start}")
             return 0
         if not _is_alone(run, place, run_options):
+            if not run_options.is_quiet and not run.status().is_ended:
+                terminal.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
             return 0
         return follow_to_the_end(run, place, run_options, out, interrupts, since)
 

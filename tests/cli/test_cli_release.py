@@ -134,7 +134,9 @@ def test_a_job_that_asks_for_approval_is_released_by_its_id_too(
     run_id = call("run", ASK, "--detach", *url).out.strip()
     said = call("release", f"{run_id}-publish", *url)
     assert said.code == 0
-    assert said.err.endswith(f"flowq: job publish of run {run_id} is approved\n")
+    told, then = said.err.splitlines()[-2:]
+    assert told == f"flowq: job publish of run {run_id} is approved"
+    assert then.startswith(f"flowq: follow it with: flowq watch {run_id}")
 
 
 def test_a_job_that_is_taken_for_a_run_is_named(

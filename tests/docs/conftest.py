@@ -19,6 +19,8 @@ from tests.runtime.conftest import work  # noqa: F401 - the fixture
 from tests.workers.forked_workers import ForkedWorker, Template
 
 QUEUES = ("high", "default", "builds")
+ALONE = ("run-from-a-program", "add-jobs-to-a-running-batch")
+"""How-tos that say themselves where the server and the workers come from."""
 
 
 @pytest.fixture
@@ -31,10 +33,14 @@ def reader_env(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def alone(tmp_path: Path, reader_env: dict[str, str]) -> Iterator[Reader]:
+def alone(
+    tmp_path: Path, reader_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Reader]:
     """A reader with nothing: `flowq run` starts a private server, and workers for each run."""
     folder = tmp_path / "flows"
     folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("FLOWQ_REDIS_URL", raising=False)
     yield Reader(folder, reader_env)
     if server.is_used(folder):
         server.ensure(folder).stop()
@@ -74,11 +80,11 @@ def with_worker(
 
 @pytest.fixture
 def reader_of(request: pytest.FixtureRequest) -> Callable[[Path], Reader]:
-    """`reader_of(page)`: of the tutorial, one with nothing; of a how-to, one with a worker."""
+    """`reader_of(page)`: of the tutorial and of ALONE, one with nothing; else with a worker."""
 
     def find(page: Path) -> Reader:
-        is_tutorial = page.parent.name == "tutorial"
-        reader: Reader = request.getfixturevalue("alone" if is_tutorial else "with_worker")
+        is_alone = page.parent.name == "tutorial" or page.stem in ALONE
+        reader: Reader = request.getfixturevalue("alone" if is_alone else "with_worker")
         return reader
 
     return find

@@ -85,9 +85,10 @@ def test_the_problem_is_what_check_prints(tmp_path: Path) -> None:
 
 
 def test_the_plain_api_runs_as_shown(
-    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    connection: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "Redis", lambda: connection)
+    monkeypatch.setenv("FLOWQ_REDIS_URL", redis_url)
+    monkeypatch.setattr(queues, "_remembered", None)
     names: dict[str, object] = {}
     exec(PYTHON[0], names)
     assert connection.llen(f"rq:deferred:{names['report'].id}") == 3  # type: ignore[attr-defined]
