@@ -40,7 +40,6 @@ class Monitor:
         self.grace_s = grace_s
         self._looked_at = 0.0
         self._read_at = 0.0
-        self._reports_by_pid: dict[int, int] = {}
 
     def look(self) -> bool:
         """Do what is due. Returns True if Redis should record at once that a job has begun."""
@@ -174,16 +173,10 @@ class Monitor:
         return report
 
     def find_progress(self) -> list[tuple[Claim, str]]:
-        """Return what running jobs have reported of their progress since the last call."""
-        known, self._reports_by_pid = self._reports_by_pid, {}
-        found = []
-        for child in self.pool.children:
-            reports = child.shared.reports
-            claim = child.executing if reports != known.get(child.process.pid, 0) else None
-            if claim is not None and (text := child.shared.find_report(claim.number)):
-                found.append((claim, text))
-            self._reports_by_pid[child.process.pid] = reports
-        return found
+        """Return what running jobs have reported of their progress since it was noted last."""
+        executing = [(child.executing, child.shared) for child in self.pool.children]
+        reports = [(each, shared.find_report(each.number)) for each, shared in executing if each]
+        return [(claim, text) for claim, text in reports if text not in ("", claim.progress)]
 
 
 def _has_news(child: Child, now: float) -> bool:

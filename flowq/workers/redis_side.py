@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import socket
@@ -20,7 +21,7 @@ from rq.utils import as_text
 
 from flowq.reports import read_progress
 from flowq.runtime import keys, scripts
-from flowq.runtime.connections import read_clock
+from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.maintenance import Lease, Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
 from flowq.workers.claims import Claim, make_claim
@@ -28,6 +29,8 @@ from flowq.workers.messages import End
 
 if TYPE_CHECKING:
     from redis import Redis
+
+log = logging.getLogger("rq.worker")
 
 Strategy = Literal["default", "round_robin", "random"]
 
@@ -158,11 +161,22 @@ class RedisSide:
             self._progress[claim.job_id, claim.execution_id, claim.queue] = text
 
     def store_progress(self) -> None:
-        """Write what was noted, before the end of these jobs is written."""
-        if self._progress:
-            flat = [part for key, text in self._progress.items() for part in (*key, text)]
+        """Write what was noted, before the end of these jobs is written.
+
+        What the server refuses holds up nothing: it is written later if the refusal may pass, and
+        else never.
+        """
+        if not self._progress:
+            return
+        flat = [part for key, text in self._progress.items() for part in (*key, text)]
+        try:
             scripts.PROGRESS.call(self.connection, self._key, self.worker, *flat)
-            self._progress.clear()
+        except ResponseError as error:
+            if is_refusal(error):
+                return
+            jobs = ", ".join(job_id for job_id, _, _ in self._progress)
+            log.warning("a report of progress is not written (of one of %s): %s", jobs, error)
+        self._progress.clear()
 
     @property
     def open_turns(self) -> int:

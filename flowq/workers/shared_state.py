@@ -3,6 +3,10 @@
 A child that was killed, or is executing C code, cannot answer. The shared state still shows which
 job it executes and since when, and stores the ends of short jobs until they are sent together. The
 lock makes "begin the next job" and "take back jobs that have not begun" mutually exclusive.
+
+User code must never take the lock: a timeout can interrupt a job between any two steps, a process
+that a job has started can be killed at any moment, and the lock would stay taken. So reports of
+progress are written without it, and one that was not written to its end has a wrong checksum.
 """
 
 from __future__ import annotations
@@ -12,12 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from multiprocessing.sharedctypes import RawArray
+from struct import Struct
 from typing import Any
+from zlib import crc32
 
 from flowq.reports import MAX_BYTES
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, *_FLAGS, _SIZE = range(14)
-_CONCLUDES, _READY, _SECRETS, _REPORTS, _REPORTED_BY = _FLAGS
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, *_FLAGS, _SIZE = range(12)
+_CONCLUDES, _READY, _SECRETS = _FLAGS
+_CHECKSUM = Struct("=I")
+_HEAD = Struct("=QH")
+"""Of a report: the job's number, and the length of the text."""
+
 LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
@@ -31,7 +41,7 @@ class SharedState:
     def __init__(self, context: Any) -> None:
         self._values = RawArray("d", _SIZE)
         self._kept = RawArray("c", KEPT_BYTES)
-        self._report = RawArray("c", MAX_BYTES)
+        self._report = RawArray("c", _CHECKSUM.size + _HEAD.size + MAX_BYTES)
         self._lock = context.Lock()
 
     # In the child --------------------------------------------------------------------------------
@@ -89,12 +99,14 @@ class SharedState:
         self._values[_SECRETS] += count
 
     def report(self, number: int, text: str) -> None:
-        """Store the progress of a job, in the place of what was reported before."""
-        data = text.encode("utf-8", "replace")[: MAX_BYTES - 1] + b"\0"
-        with self._lock:
-            self._report[: len(data)] = data
-            self._values[_REPORTED_BY] = number
-            self._values[_REPORTS] += 1
+        """Store the progress of a job, in the place of what was reported before.
+
+        User code calls this, also in several threads and processes at once.
+        """
+        data = text.encode("utf-8", "replace")[:MAX_BYTES]
+        said = _HEAD.pack(number, len(data)) + data
+        checked = _CHECKSUM.pack(crc32(said)) + said
+        self._report[: len(checked)] = checked
 
     def begin_to_conclude(self) -> None:
         """Note that the child begins to conclude the execution that it was sent."""
@@ -123,18 +135,18 @@ class SharedState:
 
     # In the supervisor ---------------------------------------------------------------------------
 
-    @property
-    def reports(self) -> int:
-        """How often jobs have reported their progress."""
-        return int(self._values[_REPORTS])
-
     def find_report(self, number: int) -> str:
-        """Return the last report of a job's progress; empty if the last one is not of this job."""
-        with self.held(LOCK_S) as is_held:
-            if not is_held or self._values[_REPORTED_BY] != number:
-                return ""
-            data: bytes = self._report.value
-            return data.decode("utf-8", "replace")
+        """Return the last report of a job's progress.
+
+        Empty if the last one is not of this job, or is just being written, or was interrupted.
+        """
+        raw: bytes = self._report.raw
+        (checksum,) = _CHECKSUM.unpack_from(raw)
+        reported_by, length = _HEAD.unpack_from(raw, _CHECKSUM.size)
+        if reported_by != number or length > MAX_BYTES:
+            return ""
+        said = raw[_CHECKSUM.size :][: _HEAD.size + length]
+        return said[_HEAD.size :].decode("utf-8", "replace") if crc32(said) == checksum else ""
 
     @property
     def is_ready(self) -> bool:

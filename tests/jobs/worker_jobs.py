@@ -489,6 +489,61 @@ def report_from_threads() -> None:
     thread.join()
 
 
+def report_until_interrupted(times: int) -> None:
+    """Report in loops, each of which is interrupted like a job that exceeds its timeout."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    for _ in range(times):
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.005)
+        try:
+            while True:
+                flowq.progress(1, 2, "again and again")
+        except Interrupted:
+            continue
+    signal.signal(signal.SIGVTALRM, before)
+
+
+def kill_processes_that_report(times: int) -> None:
+    """Start processes that report in a loop, and kill them."""
+    for _ in range(times):
+        pid = os.fork()
+        while pid == 0:
+            flowq.progress(1, 2, "again and again")
+        time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def report_after_setting(name: str, value: str) -> None:
+    """Report, after a field of the job's hash was set."""
+    job = get_current_job()
+    assert job is not None
+    job.connection.hset(job.key, name, value)
+    flowq.progress(1, 2)
+
+
+def count_calls_of_a_report() -> int:
+    """Return how many functions a report calls."""
+    calls = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        flowq.progress(3, 10, "a message")
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
 def report_and_wait(go: str) -> None:
     """Report its progress, and wait."""
     flowq.progress(1, 4, "first of four")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import multiprocessing
+import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,21 @@ from rq import SimpleWorker
 from rq.job import Job as RQJob
 
 import flowq
+from flowq import server
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
-from flowq.reports import Progress
+from flowq.reports import Progress, write_progress
 from flowq.runtime import keys, runs
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import read_wip
 from flowq.status import PROGRESSED, JobStatus
 from flowq.workers import Worker
+from flowq.workers.claims import Claim
+from flowq.workers.redis_side import Capacity, RedisSide
+from flowq.workers.shared_state import SharedState
 from tests.reading import parse_workflow
+from tests.workers.real_servers import REFUSALS
 
 Drain = Callable[..., Worker]
 WaitUntil = Callable[..., None]
@@ -230,12 +238,101 @@ def test_an_old_reader_takes_a_report_for_a_start_that_is_told_again(
     assert RQJob.fetch(job_of(run).job_id, connection=connection).is_finished
 
 
-def test_reporting_in_a_loop_takes_microseconds(
-    count_operations: Callable[[Callable[[], object]], int],
-) -> None:
-    def report() -> None:
-        flowq.progress(3, 10, "a message")
+def test_a_report_of_a_job_calls_few_functions_and_no_server(queue: Queue, drain: Drain) -> None:
+    job = queue.enqueue("worker_jobs.count_calls_of_a_report")
+    drain()
+    calls = job.return_value()
+    assert isinstance(calls, int)
+    assert 8 < calls < 50  # fewer would be those outside of a job, where it does nothing
 
-    began_at = time.perf_counter()
-    assert count_operations(report) < 100
-    assert time.perf_counter() - began_at < 5
+
+def test_a_job_that_spoils_its_own_fields_holds_up_no_other(
+    connection: redis.Redis, drain: Drain
+) -> None:
+    run = start(
+        connection,
+        "job: {call: 'worker_jobs:report_after_setting', with: {name: flowq_progress_at, "
+        "value: no id}}, other: {call: 'worker_jobs:report_progress', with: {until: 3}}",
+    )
+    drain()
+    assert [job_of(run, name).state for name in ("job", "other")] == ["finished", "finished"]
+    assert job_of(run).progress == Progress(1, 2)
+
+
+def claim_two(connection: redis.Redis) -> tuple[RedisSide, list[Claim]]:
+    """Claim two jobs, which have reported something that is not written yet."""
+    queue = Queue(connection=connection)
+    queue.enqueue_many([Queue.prepare_data("worker_jobs.nothing") for _ in range(2)])
+    side = RedisSide(connection, "worker", ["default"], 30)
+    claims = [*side.turn([], Capacity(1, 1, 1)).claims, *side.turn([], Capacity(1, 1, 1)).claims]
+    for claim in claims:
+        side.note_progress(claim, write_progress(Progress(1, 2), str))
+    return side, claims
+
+
+def has_progress(connection: redis.Redis, claim: Claim) -> bool:
+    return bool(connection.hexists(keys.job(claim.job_id), "flowq_progress"))
+
+
+def test_a_report_that_cannot_be_written_keeps_no_other_one(
+    connection: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    side, (spoiled, other) = claim_two(connection)
+    connection.set(keys.job(spoiled.job_id), "no hash")
+    side.store_progress()
+    assert has_progress(connection, other)
+    side.store_progress()
+    assert caplog.text.count("is not written") == 1
+    assert spoiled.job_id in caplog.text
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_reports_wait_for_a_server_that_refuses_and_nothing_waits_for_them(answer: str) -> None:
+    begin, end = REFUSALS[answer]
+    with server.temporary() as started, closing(started.connect()) as connection:
+        side, claims = claim_two(connection)
+        begin(connection)
+        side.store_progress()
+        end(connection)
+        assert [has_progress(connection, claim) for claim in claims] == [False, False]
+        side.store_progress()
+        assert [has_progress(connection, claim) for claim in claims] == [True, True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("how", ["report_until_interrupted", "kill_processes_that_report"])
+def test_a_report_that_is_interrupted_holds_up_no_later_job(
+    queue: Queue, drain: Drain, how: str
+) -> None:
+    """The timeout of a job, or its end, may come between any two steps of a report."""
+    first = queue.enqueue(f"worker_jobs.{how}", 20, job_timeout=20)
+    then = queue.enqueue("worker_jobs.report_progress", 2, job_timeout=20)
+    drain()
+    assert [job.get_status() for job in (first, then)] == ["finished", "finished"]
+    assert b'"done":2' in (queue.connection.hget(then.key, "flowq_progress") or b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it forks")
+def test_processes_that_report_at_once_spoil_no_report() -> None:
+    context = multiprocessing.get_context("fork")
+    shared = SharedState(context)
+    texts = ["a" * 2_000, "b" * 1_000, "c" * 10]
+
+    def report(text: str) -> None:
+        while True:
+            shared.report(1, text)
+
+    processes = [context.Process(target=report, args=(text,), daemon=True) for text in texts]
+    for process in processes:
+        process.start()
+    try:
+        found = Counter(shared.find_report(1) for _ in range(20_000))
+    finally:
+        for process in processes:
+            process.kill()
+    assert set(found) <= {"", *texts}
+    for process in processes:
+        process.join()
+    shared.report(1, "the last one")
+    assert shared.find_report(1) == "the last one"
+    assert shared.find_report(2) == ""

@@ -148,8 +148,14 @@ end
 -- What jobs have reported of their progress.
 -- ARGV   4 name of the worker that executes them, then for each: job, execution, queue, and the report as
 --          JSON; execution and queue are "" where they are not known
--- It changes nothing about executions that have ended, or were taken away. Returns 1.
+-- It changes nothing about executions that have ended, or were taken away. Returns 1, or raises the last
+-- problem after the other reports are written: what one job has done to its keys does not keep them.
 function attempts.note_progress(argv)
-  for i = 5, #argv, 4 do note_progress(argv[4], unpack(argv, i, i + 3)) end
+  local failure
+  for i = 5, #argv, 4 do
+    local ok, problem = pcall(note_progress, argv[4], unpack(argv, i, i + 3))
+    if not ok then failure = problem end
+  end
+  if failure then error(failure, 0) end
   return 1
 end

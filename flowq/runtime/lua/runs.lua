@@ -16,10 +16,10 @@ end
 
 -- What a job has reported of its progress, instead of what it had reported before (the event `before`).
 -- Readers of older versions take it for an execution that is told again. Returns the event, or nil when
--- the run is removed.
+-- the run is removed. `before` may be no id: user code can write any field of its job.
 function runs.log_progress(run, id, name, worker, text, before)
   local key = OURS .. 'events:' .. run
-  if before then redis.call('XDEL', key, before) end
+  if before then redis.pcall('XDEL', key, before) end
   return redis.call('XADD', key, 'NOMKSTREAM', '*', 'job', id, 'name', name or '', 'state', 'started',
     'worker', worker, 'progress', text)
 end
