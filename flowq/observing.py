@@ -16,7 +16,7 @@ from flowq import runtime
 from flowq.durations import parse_duration
 from flowq.errors import RunFailed, RunNotEnded, UsageError
 from flowq.runtime import runs
-from flowq.runtime.connections import Attempts, Outage, is_refusal, pause
+from flowq.runtime.connections import Attempts, Outage, is_refusal, pause, shorten_wait
 from flowq.runtime.listening import find_unattended
 from flowq.runtime.maintenance import tidy
 from flowq.status import BAD, ENDED, Event, RunStatus, declared_name, fold, public_name
@@ -157,8 +157,7 @@ def _next_events(
     while_away: Callable[[], object] | None = None,
 ) -> list[Event]:
     """Return the events after this one; tolerates a server that is temporarily unavailable."""
-    if limit_s := connection.connection_pool.connection_kwargs.get("socket_timeout"):
-        wait_s = min(wait_s, limit_s / 2)  # else the read would count as one that failed
+    wait_s = shorten_wait(wait_s, connection)
     attempts = Attempts(connection=connection, outage=outage)
     while True:
         try:

@@ -301,6 +301,12 @@ def pause(seconds: float, connection: Redis | None = None) -> None:
     getattr(connection, "pause", time.sleep)(seconds)
 
 
+def shorten_wait(seconds: float, connection: Redis) -> float:
+    """Return how long a blocking read may wait, so that it does not count as one that failed."""
+    limit_s = connection.connection_pool.connection_kwargs.get("socket_timeout")
+    return min(seconds, limit_s / 2) if limit_s else seconds
+
+
 def do_or_leave_to_others(do: Callable[[], object], connection: Redis) -> None:
     """Do what follows a change that the server has made, unless it becomes unavailable.
 

@@ -32,6 +32,7 @@ from flowq.runtime.connections import (
     Outage,
     is_refusal,
     pause,
+    shorten_wait,
 )
 from flowq.runtime.runs import read_entry, read_streams
 from flowq.status import RUN_ENDED
@@ -62,7 +63,10 @@ STREAMS_PER_READ = 500
 """How many logs are read by one command."""
 
 FIRST_PAGE = 50
-"""How many events of each of them; a log that has more is read further when it is its turn."""
+"""How many events of each of them at most; more are read when it is the turn of the last one."""
+
+MOST_KEPT = 50_000
+"""About how many events of all runs are in memory at most. The logs share that."""
 
 _CLOCK_MS = 60_000
 """How much a server's clock may have been set back between the submission of a run and its
@@ -140,6 +144,10 @@ class _Server:
         """Do nothing for so long."""
         pause(seconds, self._connection)
 
+    def read_poll_ms(self) -> int:
+        """Return how long a read may wait for events."""
+        return max(1, int(shorten_wait(POLL_S, self._connection) * 1000))
+
     def read_clock_ms(self) -> int:
         """Return the server's clock."""
         seconds, microseconds = self.ask("time")
@@ -164,14 +172,14 @@ def _read_run(
             states = [each.state for each in entries if not each.name]
             # At its end there is nothing to wait for, unless it was retried meanwhile.
             has_ended = not is_following or (states and states[-1] in RUN_ENDED)
-            wait_ms = None if has_ended else int(POLL_S * 1000)
+            wait_ms = None if has_ended else server.read_poll_ms()
             yield from (event.read_entry(run_id, each) for each in entries)
             continue
         state = _get_state(server, run_id, "it was removed while its events were read")
         if is_last_look or not is_following:
             return
         is_last_look = state in RUN_ENDED  # and its last event is there, or was given
-        wait_ms = None if is_last_look else int(POLL_S * 1000)
+        wait_ms = None if is_last_look else server.read_poll_ms()
 
 
 def _get_state(server: _Server, run_id: str, hint: str) -> str:
@@ -212,9 +220,11 @@ def _merge(
 ) -> Iterator[Event]:
     """Give the events of these runs behind the position, up to that instant, in their order.
 
-    A run's log is opened when the first event that it can have is next, so the number of events in
-    memory does not grow with those of all runs.
+    A run's log is opened when the first event that it can have is next, and the more runs there are
+    the fewer events of each are read at a time, so memory does not grow with the number of events,
+    and above `MOST_KEPT` by one event for each run at most.
     """
+    share = max(1, min(FIRST_PAGE, MOST_KEPT // max(1, len(submitted_ms))))
     unopened = deque(sorted(submitted_ms, key=submitted_ms.__getitem__))
     logs: dict[str, _Log] = {}
     heads: list[Position] = []
@@ -235,7 +245,7 @@ def _merge(
     while unopened or heads:
         while unopened and (not heads or submitted_ms[unopened[0]] - _CLOCK_MS <= heads[0].ms):
             some = [unopened.popleft() for _ in range(min(len(unopened), STREAMS_PER_READ))]
-            fill({run_id: position.within(run_id) for run_id in some}, FIRST_PAGE)
+            fill({run_id: position.within(run_id) for run_id in some}, share)
         if not heads:
             continue
         run_id = heappop(heads).run_id
@@ -246,7 +256,7 @@ def _merge(
             logs[run_id] = log
             heappush(heads, _position_of(log.entries[0], run_id))
         elif log.has_more:
-            count = max(FIRST_PAGE, PAGE // (len(logs) + 1))
+            count = max(share, min(PAGE, MOST_KEPT) // (len(logs) + 1))
             fill({run_id: entry.id}, count)
 
 

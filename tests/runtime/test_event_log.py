@@ -22,6 +22,7 @@ from flowq.compiling import compile_plan
 from flowq.errors import RunNotFound, UsageError
 from flowq.event import Event
 from flowq.runtime import event_log, keys, runs
+from flowq.runtime.connections import Outage
 from flowq.runtime.event_log import Position
 from tests.reading import parse_workflow
 from tests.runtime.server_processes import end, kill, pid_of
@@ -309,6 +310,63 @@ def test_a_follower_of_all_runs_sees_new_runs_and_old_ones_that_go_on(
     wait_until(lambda: len(reader.events) == 4)
     assert [event.run for event in reader.events] == ["old", "new", "new", "old"]
     assert ids(reader.events) == ids(read(None, connection))
+
+
+def test_runs_share_the_memory_for_events(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if all of them have many, of the same time."""
+    monkeypatch.setattr(event_log, "MOST_KEPT", 30)
+    read_entry, in_memory, most = event_log.read_entry, 0, 0
+
+    def note_entry(*each: Any) -> Any:
+        nonlocal in_memory, most
+        in_memory += 1
+        most = max(most, in_memory)
+        return read_entry(*each)
+
+    monkeypatch.setattr(event_log, "read_entry", note_entry)
+    for name in range(10):
+        make_run(connection, f"run{name}")
+        add(connection, f"run{name}", 40)
+    count = 0
+    for _ in flowq.events(connection=connection):
+        in_memory -= 1
+        count += 1
+    assert count == 400
+    assert most <= 30 + 10
+
+
+def test_a_follower_waits_no_longer_than_its_connection(
+    connection: redis.Redis, redis_url: str
+) -> None:
+    make_run(connection, "run")
+    add(connection, "run")
+    told: list[str] = []
+    outage = Outage(told.append, told.append)
+    with redis.Redis.from_url(redis_url, socket_timeout=0.4, retry=None) as hasty:
+        following = event_log.read("run", hasty, is_following=True, outage=outage)
+        next(following)
+        timer = threading.Timer(0.9, add, (connection, "run"))
+        timer.start()
+        assert next(following).event == "started"
+        timer.join()
+    assert told == []
+
+
+def test_a_user_who_may_only_look_reads_the_events_of_all_runs(
+    run: Run, connection: redis.Redis, redis_url: str
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER looks "))
+    connection.execute_command(*line.replace("ANOTHER-ONE", "no-secret").split())
+    try:
+        with redis.Redis.from_url(redis_url, username="looks", password="no-secret") as looking:
+            assert len(read(None, looking)) == len(read(run.run_id, looking)) > 2
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                looking.set(keys.run("x"), 1)
+    finally:
+        connection.acl_deluser("looks")
 
 
 def test_a_look_at_10000_runs_takes_22_commands(connection: redis.Redis) -> None:
