@@ -48,12 +48,12 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
         WrongState,
     )
     from flowq.event import Event, EventError
-    from flowq.functions import connect, deferred, job
+    from flowq.functions import connect, deferred, get_future, job, release_job
     from flowq.local_server import Local, local
     from flowq.reports import Progress
-    from flowq.runtime.futures import current_future, get_future
+    from flowq.runtime.futures import current_future
     from flowq.runtime.holds import Edge
-    from flowq.runtime.job import Job, release_job
+    from flowq.runtime.job import Job
     from flowq.runtime.progress import progress
     from flowq.runtime.queue import Queue
     from flowq.runtime.wip import WIPRegistry
@@ -143,7 +143,7 @@ _MODULE_BY_NAME = {
     "Workflow": "flowq.api",
     "connect": "flowq.functions",
     "current_future": "flowq.runtime.futures",
-    "get_future": "flowq.runtime.futures",
+    "get_future": "flowq.functions",
     "get_run": "flowq.api",
     "deferred": "flowq.functions",
     "events": "flowq.api",
@@ -151,7 +151,7 @@ _MODULE_BY_NAME = {
     "load": "flowq.api",
     "local": "flowq.local_server",
     "progress": "flowq.runtime.progress",
-    "release_job": "flowq.runtime.job",
+    "release_job": "flowq.functions",
     "run": "flowq.api",
     "runs": "flowq.api",
     "submit": "flowq.api",

@@ -66,6 +66,11 @@ def load(target: str | os.PathLike[str], *, imports: bool = True) -> Spec:
     """
     from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
 
+    if not isinstance(target, str | os.PathLike):
+        raise UsageError(
+            f"load() takes a file, FILE:NAME or package.module:NAME, not {target!r}; a workflow "
+            "that was declared in Python goes to flowq.submit or flowq.run"
+        )
     workflow = compiling.load(os.fspath(target), imports=imports)
     problems = compiling.find_problems(workflow, imports=imports)
     if any(problem.severity == "error" for problem in problems):
@@ -105,6 +110,10 @@ def make_plan(
     """Return the plan of a run. Needs no server. Errors: those of `submit`."""
     from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
 
+    if not isinstance(inputs, Mapping | None):
+        raise UsageError(
+            f'the inputs of a workflow are a mapping, such as {{"count": 3}}, not {inputs!r}'
+        )
     spec = as_spec(workflow, imports=imports)
     return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn)
 
@@ -148,6 +157,8 @@ def get_run(run_id: str, *, connection: Redis | str | None = None) -> Run:
     """Return a run by its whole id. Errors: RunNotFound."""
     from flowq import client  # noqa: PLC0415 - imports RQ
 
+    if not isinstance(run_id, str):
+        raise UsageError(f"get_run() takes the id of a run, a text, not {run_id!r}")
     return client.get_run(run_id, get_connection(connection))
 
 
@@ -167,6 +178,8 @@ def runs(
     from flowq import client  # noqa: PLC0415 - imports RQ
 
     found = get_connection(connection)
+    if not isinstance(limit, int) or limit < 0:
+        raise UsageError(f"limit is how many runs to return at most, from 0 on, not {limit!r}")
     if state is not None and state not in client.RUN_STATES:
         raise UsageError(f"a run is never {state!r}, but one of: {', '.join(client.RUN_STATES)}")
     records = client.list_runs(
@@ -204,6 +217,8 @@ def events(
     """
     from flowq.runtime import event_log  # noqa: PLC0415 - imports RQ
 
+    if not isinstance(run, str | None) and not hasattr(run, "run_id"):
+        raise UsageError(f"events() takes a run, its id, or None for all runs, not {run!r}")
     run_id = run if isinstance(run, str | None) else run.run_id
     if connection is None and not isinstance(run, str | None):
         connection = run.connection
@@ -218,6 +233,8 @@ def _read_since(since: datetime | timedelta | str | None) -> datetime | None:
             raise UsageError(f"since {error}") from None
     if isinstance(since, timedelta):
         return datetime.now(UTC) - since
+    if not isinstance(since, datetime | None):
+        raise UsageError(f'since is an instant, a timedelta, or a duration ("2d"), not {since!r}')
     if since is not None and since.tzinfo is None:
         raise UsageError(f"since={since!r} has no time zone; write datetime.now(UTC), for example")
     return since

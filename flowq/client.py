@@ -474,7 +474,7 @@ class Run:
         return runs.read_changes(self.run_id, self.connection)
 
     def explain(self, name: str, commands: Commands | None = None) -> Explanation:
-        """Return why a job of the run has not run, or the state of a group. Errors: JobNotFound.
+        """Return why a job of the run has not run, or the state of a group. Errors: NotFound.
 
         `commands` formats the commands in the hints.
         """
@@ -489,6 +489,8 @@ class Run:
                 self.run_id, *left_or_bad, ends=ends, commands=commands
             )
         job_id = job.job_id if job else f"{self.run_id}-{name}"
+        if job is None and not runtime.lookups.is_there(job_id, self.connection):
+            raise missing_job(self.run_id, name, (each.name for each in status.declared()))
         return runtime.explain.explain(job_id, self.connection, self.run_id, commands)
 
     def find_hold(self, commands: Commands | None = None) -> Reason | None:

@@ -49,6 +49,7 @@ from flowq.spec import BlockerPolicy, Retry
 if TYPE_CHECKING:
     from redis import Redis
     from rq import Retry as RQRetry
+    from rq.job import Job as RQJob
 
     from flowq.runtime.job import Job
     from flowq.runtime.queue import Queue
@@ -427,6 +428,24 @@ def get_connection(explicit: Redis | str | None = None) -> Redis:
             "into `with flowq.local(workers=2):`, which runs a server and workers meanwhile"
         )
     return _connect_once(url)
+
+
+def get_future(job_id: str, connection: Redis | str | None = None) -> Job:
+    """Return a future job by its id. Errors: JobNotFound; NotAFutureJob; as `get_connection`."""
+    from flowq.runtime import futures  # noqa: PLC0415 - imports RQ
+
+    return futures.get_future(job_id, get_connection(connection))
+
+
+def release_job(job: RQJob | str, connection: Redis | str | None = None) -> bool:
+    """Release a future job, given itself or its id; see `Job.release`.
+
+    Errors: UsageError for other types, and as `get_connection`.
+    """
+    from flowq.runtime.job import release_job  # noqa: PLC0415 - imports RQ
+
+    needs_none = connection is None and not isinstance(job, str)
+    return release_job(job, None if needs_none else get_connection(connection))
 
 
 @lru_cache(maxsize=16)

@@ -206,6 +206,10 @@ class Run:
         """Reject a job that waits for approval."""
         return await call(self._run.reject, job, reason, by=by)
 
+    async def report(self) -> str:
+        """Return a report of the run, one HTML page."""
+        return await call(self._run.report)
+
     async def remove(self) -> None:
         """Remove the run, its jobs and all of its data."""
         await call(self._run.remove)

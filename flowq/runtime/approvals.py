@@ -67,6 +67,11 @@ def approve(
     Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
     asks for no approval, has ended, or was approved before with other values.
     """
+    if not isinstance(inputs, Mapping | None):
+        raise UsageError(
+            f'the inputs of an approval are a mapping, such as {{"version": 3}}, not {inputs!r}; '
+            "who approves is by=, and a comment note="
+        )
     ids = find_jobs(name, get_declared(run_id, connection))
     given = _resolve(name, ids, inputs or {}, connection)
     is_news = _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)

@@ -392,6 +392,10 @@ def refuse_unusable(connection: Redis) -> None:
             "this is a client of redis.asyncio, whose commands must be awaited: pass it to the "
             "functions of flowq.aio, or pass a redis.Redis here"
         )
+    if not hasattr(connection, "get_encoder"):
+        raise UsageError(
+            f"connection= takes a redis.Redis, and in functions of flowq a URL, not {connection!r}"
+        )
     if connection.get_encoder().decode_responses:
         raise UsageError(
             "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"

@@ -89,6 +89,8 @@ class Queue(QueueBase):
     def __init__(self, name: str = "default", *args: Any, **kwargs: Any) -> None:
         if not isinstance(name, str) or not name.strip():
             raise UsageError(f"the name of a queue is a text that is not empty, not {name!r}")
+        if not args and kwargs.get("connection") is None:
+            kwargs["connection"] = need_connection("a queue")
         super().__init__(name, *args, **kwargs)
         refuse_unusable(self.connection)
 
@@ -488,6 +490,17 @@ def find_connection() -> Redis | None:
     if job is not None and job.connection is not None:
         return job.connection
     return _remembered
+
+
+def need_connection(what: str) -> Redis:
+    """Return what `find_connection` finds. Errors: UsageError, which says what needs it."""
+    connection = find_connection()
+    if connection is None:
+        raise UsageError(
+            f"there is no connection to a Redis server: {what} needs connection=, a running job, "
+            "flowq.connect(url), or `with flowq.local(workers=2):` around the call"
+        )
+    return connection
 
 
 @lru_cache(maxsize=128)

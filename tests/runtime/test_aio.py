@@ -85,6 +85,7 @@ def test_a_run_is_changed(play: Play, work: Work, tmp_path: Path) -> None:
         run = await aio.submit(file, connection=client)
         work()
         assert (await run.explain("go")).reasons
+        assert "<html" in await run.report()
         assert await run.approve("go", note="fine") is True
         work()
         assert await run.reject("no", "late") is True

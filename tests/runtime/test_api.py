@@ -330,3 +330,49 @@ def test_releasing_a_job_by_a_run_is_deprecated(work: Work, tmp_path: Path) -> N
     with pytest.warns(DeprecationWarning, match=r"write Run\.approve\(job\)"):
         assert run.release("go") is True
     assert runs.get_record(run.id, run.connection).state == "running"
+
+
+untyped: Any = flowq
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: untyped.load(3), "takes a file, FILE:NAME or"),
+        (lambda: untyped.load(api_jobs.flow), "goes to flowq.submit or flowq.run"),
+        (lambda: untyped.submit(api_jobs.flow, [1]), "inputs of a workflow are a mapping"),
+        (lambda: untyped.run(api_jobs.flow, "n=3"), "inputs of a workflow are a mapping"),
+        (lambda: untyped.runs(connection=3), "connection= takes a redis.Redis"),
+        (lambda: untyped.runs(limit=-1), "limit is how many runs"),
+        (lambda: untyped.runs(limit="3"), "limit is how many runs"),
+        (lambda: untyped.runs(since=3), "since is an instant, a timedelta, or a duration"),
+        (lambda: untyped.get_run(3), "takes the id of a run, a text, not 3"),
+        (lambda: untyped.events(3), "takes a run, its id, or None"),
+        (lambda: untyped.submit(api_jobs.flow).approve("total", "Ann"), "who approves is by="),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_with_what_fits(call: Any, said: str) -> None:
+    with pytest.raises(flowq.UsageError, match=said):
+        call()
+
+
+def test_functions_for_jobs_use_the_current_connection() -> None:
+    report = flowq.Queue().enqueue("time.time", deferred=True)
+    assert flowq.get_future(report.id).id == report.id
+    assert flowq.release_job(report.id) is True
+    queues.remember(None)
+    calls: list[Callable[[], object]] = [
+        lambda: flowq.get_future("x"),
+        lambda: flowq.release_job("x"),
+        flowq.Queue,
+    ]
+    for call in calls:
+        with pytest.raises(flowq.UsageError, match="there is no connection"):
+            call()
+
+
+def test_an_unknown_job_is_not_found_with_the_nearest() -> None:
+    run = api_jobs.flow.submit()
+    for ask in (run.result, run.explain, run.approve):
+        with pytest.raises(flowq.NotFound, match=r"no job totl in run .*did you mean 'total'"):
+            ask("totl")
