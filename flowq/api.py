@@ -50,11 +50,24 @@ class Workflow(python.Workflow):
 
     def submit(self, /, **inputs: Any) -> Run:
         """Submit a run with these inputs; see `flowq.submit`."""
+        _refuse_options("submit", self.spec(), inputs)
         return submit(self, inputs)
 
     def run(self, /, **inputs: Any) -> Run:
         """Submit a run with these inputs, and wait for its end; see `flowq.run`."""
+        _refuse_options("run", self.spec(), inputs)
         return run(self, inputs)
+
+
+def _refuse_options(verb: str, workflow: Spec, inputs: Mapping[str, Any]) -> None:
+    """Refuse an option of `flowq.run` that is given as an input. Errors: UsageError."""
+    declared = {each.name for each in workflow.inputs}
+    for name in ("timeout", "connection", "imports"):
+        if name in inputs and name not in declared:
+            raise UsageError(
+                f"the keywords of {verb}() are inputs, and {workflow.name} has no input {name!r}; "
+                f"write flowq.{'run' if name == 'timeout' else verb}(workflow, {{…}}, {name}=…)"
+            )
 
 
 def load(target: str | os.PathLike[str], *, imports: bool = True) -> Spec:

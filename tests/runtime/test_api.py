@@ -356,6 +356,13 @@ def test_a_value_of_a_wrong_type_is_refused_with_what_fits(call: Any, said: str)
         call()
 
 
+def test_an_option_among_inputs_is_refused_with_the_call_that_takes_it() -> None:
+    with pytest.raises(flowq.UsageError, match=r"flowq\.run\(workflow, {…}, timeout=…\)"):
+        api_jobs.flow.run(n=1, timeout="20s")
+    with pytest.raises(flowq.UsageError, match=r"flowq\.submit\(workflow, {…}, connection=…\)"):
+        api_jobs.flow.submit(connection="redis://127.0.0.1:1")
+
+
 def test_functions_for_jobs_use_the_current_connection() -> None:
     report = flowq.Queue().enqueue("time.time", deferred=True)
     assert flowq.get_future(report.id).id == report.id
