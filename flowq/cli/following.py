@@ -484,6 +484,7 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
         unknown=kept.errors,
         failed=_failed(run, status),
         show_command=lambda name: place.hint("show", run.run_id, name),
+        retry_command=place.hint("retry", run.run_id) if status.state == "canceled" else "",
     )
 
 

@@ -26,6 +26,7 @@ from flowq.pictures.timeline import (
     render_timeline,
 )
 from flowq.render.lines import count, find_mark, format_duration, spelled
+from flowq.render.summary import without_runtime
 from flowq.runtime.blockers import last_message
 from flowq.runtime.results import Failure
 from flowq.status import BAD, JobStatus, RunRecord, RunStatus
@@ -164,6 +165,7 @@ def _failures(report: RunReport) -> Iterator[str]:
 def _failure(job: JobStatus, report: RunReport) -> Iterator[str]:
     kept = report.failures.get(job.name)
     text = kept.traceback if kept else job.reason
+    told = "\n".join(without_runtime(text, advice=""))
     attempts = report.attempts.get(job.name, ())
     notes = ["tolerated" if report.status.is_tolerated(job) else ""]
     notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
@@ -173,7 +175,7 @@ def _failure(job: JobStatus, report: RunReport) -> Iterator[str]:
         f"<details><summary>{find_mark(job.state)} {escaped(job.name)}"
         f"{f' ({words})' if words else ''}: {escaped(why[:_MAX_REASON])}</summary>"
     )
-    yield f"<pre>{_escaped_lines(text)}</pre>"
+    yield f"<pre>{_escaped_lines(told)}</pre>"
     earlier = [each for each in attempts[:-1] if each.error]
     if earlier:
         yield "<p>Earlier attempts:</p><ul>"

@@ -53,6 +53,7 @@ class Report:
 
     Shape: `results` by name, of the jobs that nothing comes after; `outputs` by name, of a workflow
     that declares some, and then they are what is shown; both are views (`flowq.runtime.views`).
+    `retry_command` goes on with a canceled run; empty for others.
     `unknown` has the outputs that have no value, and why. `show_command` returns what a
     reader types to see all about a job, by its name.
     """
@@ -63,30 +64,36 @@ class Report:
     show_command: Callable[[str], str] | None = None
     outputs: Mapping[str, Any] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
+    retry_command: str = ""
 
 
 def summary(report: Report, width: int = 80, *, unicode: bool = True) -> list[Line]:
     """Return the end of a run: its state, counts, last results, and why jobs failed."""
     return [
-        _verdict(report.status, unicode),
+        *_verdict(report.status, width, unicode),
         *results(report, width, unicode=unicode),
         *_ended_otherwise(report, unicode),
         *_failures(report, unicode),
+        *([((f"go on with it: {report.retry_command}", "dim"),)] if report.retry_command else []),
     ]
 
 
-def _verdict(status: RunStatus, unicode: bool) -> Line:
+def _verdict(status: RunStatus, width: int, unicode: bool) -> Iterator[Line]:
     state = status.state
     mark = {"succeeded": "finished", "failed": "failed", "canceled": "canceled"}.get(state, "")
     took = f" in {format_duration(status.duration_s)}" if status.duration_s is not None else ""
     took += f", {status.reason}" if status.reason else ""
     counts = ", ".join(f"{number:,} {word}" for number, word in _counts(status))
     style = STYLE_BY_STATE.get(state, "")
-    return (
+    line: Line = (
         (f"{find_mark(mark, unicode)} {printable(status.workflow)} {state}", style),
         (f"{took}: {counts or 'no jobs'}", ""),
-        (f"  run {status.run_id}", "dim"),
     )
+    run = (f"  run {status.run_id}", "dim")
+    if sum(len(text) for text, _ in (*line, run)) <= width:
+        yield (*line, run)
+    else:  # an id that a terminal breaks cannot be copied
+        yield from (line, (run,))
 
 
 def _counts(status: RunStatus) -> list[tuple[int, str]]:
@@ -99,7 +106,7 @@ def _counts(status: RunStatus) -> list[tuple[int, str]]:
 
 def results(report: Report, width: int = 80, *, unicode: bool = True) -> Iterator[Line]:
     """Yield what a run came to: its outputs where there are some, else its last results."""
-    told = {name: value for name, value in report.results.items() if value is not None}
+    told = {name: value for name, value in report.results.items() if not _is_nothing(value)}
     if report.outputs or report.unknown:
         yield from _values(report.outputs, len(report.outputs), width, unicode)
         yield from (_unknown(name, why) for name, why in report.unknown.items())
@@ -107,6 +114,11 @@ def results(report: Report, width: int = 80, *, unicode: bool = True) -> Iterato
     yield from _values(told, MAX_RESULTS, width, unicode)
     if len(told) > MAX_RESULTS:
         yield ((f"  and {count(len(told) - MAX_RESULTS, 'more result')}", "dim"),)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether it is the result of a function without `return`, or of a command that is silent."""
+    return value is None or (isinstance(value, str) and not value)
 
 
 def _values(values: Mapping[str, Any], limit: int, width: int, unicode: bool) -> Iterator[Line]:
@@ -209,10 +221,10 @@ def own_lines(traceback: str) -> list[str]:
     return [line for line in lines if line != _HEADER]
 
 
-def without_runtime(traceback: str) -> list[str]:
+def without_runtime(traceback: str, advice: str = "; -v shows all") -> list[str]:
     """Return a traceback without the frames of flowq and RQ, which stand before the user's own.
 
-    Shape: by line; where some are left out the last line says so.
+    Shape: by line; where some are left out the last line says so, with `advice`.
     """
     lines: list[str] = []
     left_out = 0
@@ -226,7 +238,7 @@ def without_runtime(traceback: str) -> list[str]:
     if not any(_FRAME.match(line) for line in lines):
         lines = [line for line in lines if line != _HEADER]
     frames = "1 frame" if left_out == 1 else f"{left_out} frames"
-    return [*lines, f"({frames} of flowq and RQ left out; -v shows all)"]
+    return [*lines, f"({frames} of flowq and RQ left out{advice})"]
 
 
 def _is_runtime(file: str) -> bool:

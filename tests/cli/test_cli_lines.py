@@ -316,3 +316,22 @@ def test_the_frames_of_flowq_and_rq_are_left_out_before_the_users_own() -> None:
     ]
     for text in (f"Traceback (most recent call last):\n{own}ValueError: no", "killed\n  a detail"):
         assert without_runtime(text) == text.splitlines()
+
+
+def test_the_id_of_a_run_is_not_broken_by_the_end_of_a_line() -> None:
+    status = _status("finished", state="succeeded")
+    whole = plain(summary(Report(status))[0])
+    assert whole.endswith(f"  run {status.run_id}")
+    lines = [plain(line) for line in summary(Report(status), len(whole) - 1)]
+    assert lines == [whole.removesuffix(f"  run {status.run_id}"), f"  run {status.run_id}"]
+
+
+def test_results_that_say_nothing_are_left_out() -> None:
+    results = {"silent": "", "nothing": None, "zero": 0, "empty": []}
+    lines = [plain(line) for line in summary(Report(_status("finished"), results))]
+    assert lines[1:] == ["  zero = 0", "  empty = []"]
+
+
+def test_the_end_of_a_canceled_run_says_how_to_go_on() -> None:
+    report = Report(_status("canceled", state="canceled"), retry_command="flowq retry r")
+    assert plain(summary(report)[-1]) == "go on with it: flowq retry r"

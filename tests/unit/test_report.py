@@ -273,6 +273,19 @@ def test_a_long_traceback_keeps_its_end() -> None:
     assert len(page) < 2 * MAX_TRACEBACK + 12_000
 
 
+def test_a_traceback_shows_the_users_own_frames() -> None:
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "/usr/lib/site-packages/rq/job.py", line 2, in perform\n    call()\n'
+        '  File "/home/ann/pages.py", line 3, in read\n    raise ValueError(3)\n'
+        "ValueError: 3"
+    )
+    page = render_report(report(ended("list", "failed"), failures={"list": Failure("r", "", text)}))
+    assert "/home/ann/pages.py" in page
+    assert "rq/job.py" not in page
+    assert "(1 frame of flowq and RQ left out)" in page
+
+
 def test_failures_that_count_come_before_tolerated_ones_and_rejections_are_among_them() -> None:
     made = report(
         ended("page[0]", "failed", reason="tolerated"),
