@@ -93,7 +93,7 @@ class Local:
 
     @property
     def logs(self) -> Path:
-        """The folder of what jobs print, JOB_ID.log, and of worker.log. Errors: UsageError."""
+        """The folder of worker.log, in which the workers say what they do. Errors: UsageError."""
         self._require_started()
         assert self._logs is not None
         return self._logs

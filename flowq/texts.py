@@ -6,9 +6,6 @@ so that the text converts back to the same bytes. Such bytes are displayed as es
 
 from __future__ import annotations
 
-ATTEMPT_LINE = "--- attempt {} ---"
-"""The line in a job's log before the output of each further attempt."""
-
 
 def from_bytes(data: bytes) -> str:
     """Return bytes as text; `to_bytes` gives them back."""

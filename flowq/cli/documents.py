@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from flowq import client
-from flowq.cli import own_workers
+from flowq.cli import job_output
 from flowq.client import Run, missing_job
 from flowq.pictures.of_run import find_edges
 from flowq.pictures.picture import edge_documents
 from flowq.pictures.stored import read_picture
 from flowq.render.groups import by_declaration, find_declared
+from flowq.render.job_output import output_documents
 from flowq.render.json import (
     MAX_RESULTS,
     RunFacts,
@@ -69,16 +70,17 @@ def _find_shown(status: RunStatus, *, has_all_results: bool, has_nested: bool) -
 def _read_errors(run: Run, status: RunStatus) -> Mapping[str, Mapping[str, Any]]:
     bad = [job for job in status.jobs.values() if job.state in BAD]
     ends = run.ends([job.job_id for job in bad])
+    printed = job_output.read_last_lines(
+        run, [job.job_id for job in bad[:MAX_FAILURES]], LAST_LINES
+    )
     return {
         job.name: {
             "type": end.error_type,
             "message": end.message,
             "exit_code": end.exit_code,
-            "last_lines": own_workers.read_last(job.job_id, LAST_LINES)
-            if at < MAX_FAILURES
-            else [],
+            "last_lines": printed.get(job.job_id, []),
         }
-        for at, (job, end) in enumerate(zip(bad, ends, strict=True))
+        for job, end in zip(bad, ends, strict=True)
         if end.message is not None
     }
 
@@ -120,7 +122,8 @@ def job_json(
     view = views.get(name, client.JobView())
     failure = run.failures([name], facts.status).get(name)
     traceback: Sequence[str] = without_runtime(failure.traceback) if failure else ()
-    output = own_workers.read_all(job.job_id) if job else ()
+    printed = job_output.read(run, [job.job_id]).get(job.job_id, {}) if job else {}
+    output = output_documents(printed)
     found = {each: views[each].result for each in views}
     facts = replace(facts, result_by_name={**facts.result_by_name, **found})
     if find_items is not None:

@@ -22,7 +22,8 @@ from flowq import client
 from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
 from flowq.cli.documents import run_json
-from flowq.cli.own_workers import OwnWorkers, Tail, read_last
+from flowq.cli.job_output import Tail, read_last_lines
+from flowq.cli.own_workers import OwnWorkers
 from flowq.cli.place import Place, opened, tell_abandoned
 from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, Stream
 from flowq.client import Run
@@ -424,7 +425,7 @@ def _follow(
     monitors = make_monitors(run, place, at_once=workers is None)
     monitors += [workers] if workers else []
     if run_options.is_verbose:
-        monitors.append(Tail())
+        monitors.append(Tail(run))
     if run_options.has_lines:
         chosen: Display = display.JsonLines(terminal.Lenient(out), run.run_id)
     else:
@@ -514,11 +515,13 @@ def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
     bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
     names = [job.name for job in status.find_failed(bad)]
     tracebacks = run.failures(names[:MAX_FAILURES], status) if names else {}
+    ids = [status.jobs[name].job_id for name in names[:MAX_FAILURES]]
+    printed = read_last_lines(run, ids, MAX_OUTPUT_LINES)
     return [
         FailedJob(
             name,
             tracebacks[name].traceback if name in tracebacks else "",
-            read_last(status.jobs[name].job_id, MAX_OUTPUT_LINES),
+            printed.get(status.jobs[name].job_id, []),
             status.jobs[name].reason,
         )
         for name in names

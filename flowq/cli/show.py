@@ -10,7 +10,7 @@ from typing import get_args
 import click
 
 from flowq import client
-from flowq.cli import display, following, options, own_workers, terminal
+from flowq.cli import display, following, job_output, options, terminal
 from flowq.cli.documents import job_json, run_json
 from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, find_abandoned, opened
@@ -19,6 +19,7 @@ from flowq.errors import UsageError
 from flowq.history import Attempt
 from flowq.render.details import JobDetails, group_details, job_details, run_details
 from flowq.render.groups import Declared, choose_items, find_declared, with_span
+from flowq.render.job_output import output_lines
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import summary, without_runtime
@@ -116,15 +117,15 @@ def _run(run: Run, place: Place) -> Iterator[Line]:
 
 
 def _follow(run: Run, name: str, place: Place) -> int:
-    job, tail = _find_job(run, run.status(), name), own_workers.Tail()
+    job, tail = _find_job(run, run.status(), name), job_output.Tail(run)
     for status, _ in run.observe(POLL_S, place.revive):
         job = _find_job(run, status, name)
-        for line in tail.new_lines(job):
+        for _, line in tail.new_lines([job]):
             terminal.write(f"{printable(line)}\n")
         if job.state in ENDED:
             break
-    if job.attempts and not own_workers.has_log(job.job_id):
-        terminal.note(f"flowq: {name} printed nothing, or where its worker was started")
+    if job.attempts and not tail.has_seen(job):
+        terminal.note(f"flowq: {job_output.explain_nothing(run, job)}")
     return 0 if job.state in ("finished", "skipped") else 1
 
 
@@ -215,7 +216,7 @@ def _job(
         result=view.result,
         arguments=view.arguments,
         traceback=_traceback(failure, is_verbose),
-        output=own_workers.read_all(job.job_id),
+        output=output_lines(job_output.read(run, [job.job_id]).get(job.job_id, {})),
         attempts=attempts,
         host_by_worker=run.find_hosts([job.worker, *(each.worker for each in attempts)]),
     )

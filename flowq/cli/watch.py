@@ -9,7 +9,7 @@ import click
 from flowq.cli import display, following, options, terminal
 from flowq.cli.documents import run_json
 from flowq.cli.following import exit_code, follow, make_monitors, named_when_lost
-from flowq.cli.own_workers import Tail
+from flowq.cli.job_output import Tail
 from flowq.cli.place import opened
 from flowq.cli.terminal import Interrupted, Interrupts
 
@@ -43,7 +43,7 @@ def command(
     with terminal.result_stream(as_json) as result, opened(redis_url) as place, Interrupts():
         run = place.find_run(run_id)
         monitors = make_monitors(run, place)
-        monitors += [Tail()] if verbose else []
+        monitors += [Tail(run)] if verbose else []
         out = terminal.Lenient(sys.stderr if as_json else result)
         lines = display.JsonLines(terminal.Lenient(result), run.run_id) if json_lines else None
         try:

@@ -141,7 +141,7 @@ def job_document(
     name: str,
     arguments: Mapping[str, Any],
     traceback: Sequence[str],
-    output: Sequence[str],
+    output: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what `show` and `status` print of one job, item or group of a run."""
     status = facts.status

@@ -19,6 +19,7 @@ event_log.py    reads the events of one run, or of all
 explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now
 counts.py       how many jobs of a run are in which state, and pages of a group's items
 listening.py    which workers are alive, and which queues have some
+printed.py      what jobs print, within the memory budget of their run
 views.py        values as JSON for display; wire.py plans as data for other versions
 
 In a job

@@ -27,6 +27,8 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
     rq:flowq:1:unended:<run>    HASH: the future jobs that each unended job blocks, by its id
     rq:flowq:1:code:<run>       HASH: the files of the code that its jobs executed, by digest
+    rq:flowq:1:printed:<run>    HASH: what its jobs printed, by job and attempt, and the memory
+                                for it in the field `used` (lua/printed.lua)
     rq:flowq:1:again:<run>      LIST of the operations that its retry still has to do
     rq:flowq:1:events:<run>     STREAM of its events
     rq:flowq:1:counts:<run>     HASH: what is counted of its events (lua/counts.lua); expires
@@ -65,6 +67,12 @@ VIEW_FIELD = "flowq_view"
 
 DECLARES_OPEN_FIELD = "declares_open"
 """The field of a run's record that says: code may add blockers only to jobs marked as open."""
+
+KEEPS_OUTPUT_FIELD = "flowq_keeps_output"
+"""The field of a worker's hash that says: it stores what jobs print."""
+
+BUDGET_FIELD = "budget_bytes"
+"""The field of a run's record with its memory budget, where that is not the default."""
 
 CODE_FIELD = "flowq_code"
 """The field of a job's hash with the digest of its code (workers/child/code_digest.py)."""
@@ -225,6 +233,11 @@ def run_states(run_id: str) -> str:
 def run_code(run_id: str) -> str:
     """The files of the code that a run's jobs executed, by digest."""
     return f"{PREFIX}:flowq:{VERSION}:code:{run_id}"
+
+
+def printed(run_id: str) -> str:
+    """What a run's jobs have printed."""
+    return f"{PREFIX}:flowq:{VERSION}:printed:{run_id}"
 
 
 def run_groups(run_id: str) -> str:

@@ -8,6 +8,7 @@ if it dies later, other processes finish the run.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from flowq.runtime.connections import (
     read_each,
 )
 from flowq.runtime.listening import find_unattended
+from flowq.runtime.printed import read_budget
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
 from flowq.status import (
@@ -76,6 +78,7 @@ def submit(
     retention_s: float = RETENTION_S,
     is_held: bool = False,
     is_apart: bool = False,
+    budget_bytes: int | None = None,
 ) -> None:
     """Execute a plan. Nothing runs before its commit; afterwards the run no longer needs this
     process.
@@ -83,6 +86,9 @@ def submit(
     With `is_held`, nothing is released before `flowq.runtime.approvals.release_run`. With
     `is_apart`, the run has its own queue: every job of the run goes there (lua/add.lua), and the
     job's hash records its declared queue.
+
+    `budget_bytes` limits what the server keeps of the run's output and large views (decision 013);
+    the default is FLOWQ_RUN_BUDGET_MB, else 8 MB.
 
     Errors: those of `Queue.enqueue`, after removing the staged run; RunNotFound if this process was
     suspended for longer than its lease, so the run was abandoned; redis-py's if the server refuses
@@ -92,8 +98,10 @@ def submit(
 
     run_id = plan.run_id
     is_committing = False
+    if budget_bytes is None:
+        budget_bytes = read_budget(os.environ)
     try:
-        _stage(plan, connection, retention_s, is_apart=is_apart)
+        _stage(plan, connection, retention_s, is_apart=is_apart, budget_bytes=budget_bytes)
         for enqueues in batches(plan.enqueues):
             lease_until_s = read_clock(connection) + LEASE_S
             connection.zadd(keys.STAGED, {run_id: lease_until_s}, xx=True)
@@ -132,7 +140,14 @@ def go(run_id: str, connection: Redis) -> None:
     finish(connection, f"run:{run_id}")
 
 
-def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool) -> None:
+def _stage(
+    plan: Plan,
+    connection: Redis,
+    retention_s: float,
+    *,
+    is_apart: bool,
+    budget_bytes: int | None,
+) -> None:
     from flowq.plan import Release  # noqa: PLC0415 - readers write no record
     from flowq.runtime.outputs import fields_of_record  # noqa: PLC0415
     from flowq.runtime.planned import declare_groups, write_timeout  # noqa: PLC0415
@@ -151,6 +166,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
     }
     kept = (plan.source.picture, plan.source.workflow, plan.source.file, plan.source.digest)
     record |= {name: value for name, value in zip(_FIELDS_OF_SOURCE, kept, strict=True) if value}
+    if budget_bytes is not None:
+        record[keys.BUDGET_FIELD] = budget_bytes
     if is_apart:
         record["queue"] = keys.own_queue(plan.run_id)
     if plan.max_parallel is not None:

@@ -393,6 +393,18 @@ class _Printable:
         return f"{text}… (cut{'' if length is None else f'; its length is {length:,}'})"
 
 
+LARGE_BYTES = 1024
+"""Views of an end that are longer count in the memory budget of their run (lua/printed.lua)."""
+
+NO_MEMORY = {
+    MARK: {
+        "repr": "<not kept: the memory budget of the run is used up>",
+        "type": "",
+        "truncated": True,
+    }
+}
+"""Instead of the arguments and the result in a large view that no longer fits."""
+
 NOT_KEPT = {
     MARK: {
         "repr": "<not shown: a worker without views has run the job>",
@@ -401,6 +413,23 @@ NOT_KEPT = {
     }
 }
 """The view of a result that an older version, or a worker without flowq's job class, has stored."""
+
+
+def strip_view(view: str) -> str:
+    """Return the view of an end without the job's arguments and result, which takes little memory.
+
+    `view` comes from a child, which may send anything: what cannot be read becomes an empty view.
+    """
+    try:
+        parts = json.loads(view)
+        stripped = {
+            name: NO_MEMORY if name in ("arguments", "result") else part
+            for name, part in parts.items()
+        }
+    except (ValueError, AttributeError, RecursionError):
+        return "{}"
+    text = _encode(stripped)
+    return text if len(text) <= LARGE_BYTES else "{}"
 
 
 # Of a job ----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Adopts a state that flowq cannot verify, because its owner vouches for it.
 
-Copies its data and logs, and records their origin; the original stays in place. A state named by
+Copies its data, and records their origin; the original stays in place. A state named by
 FLOWQ_STATE is adopted in place. It must not contain links, devices or files of other users.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from flowq.errors import NotFound, StateUnusable, WrongState
 from flowq.server import embedded, private, state
 from flowq.server.endpoint import DATA
-from flowq.server.state import LOGS, OLD_STATE, State
+from flowq.server.state import OLD_STATE, State
 
 AOF_FOLDER = "appendonlydir"
 
@@ -59,10 +59,6 @@ def adopt(adoption: Adoption) -> None:
             return
         embedded.server_of(adoption.source).stop()
         state.make(target)
-        logs = adoption.source / LOGS
-        for path in _walk(logs) if logs.is_dir() else ():
-            with suppress(FileExistsError):
-                _copy(path, target.logs / path.relative_to(logs))
         _copy_data(adoption.source / DATA, target.data)
     except OSError as error:
         raise StateUnusable(str(target.path), state.explain(error, target.path)) from error
@@ -113,11 +109,9 @@ def _is_state(place: Path) -> bool:
 
 
 def _describe(source: Path, target: State) -> Adoption:
-    for folder in (source, source / DATA, source / LOGS):
+    for folder in (source, source / DATA):
         if os.path.lexists(folder):
             private.check_folder(folder)
-    if (source / LOGS).is_dir():
-        private.check_tree(source / LOGS)
     found = []
     for path in _walk(source / DATA) if (source / DATA).is_dir() else ():
         with suppress(FileNotFoundError):  # a server that uses it may rewrite its files

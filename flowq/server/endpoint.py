@@ -10,7 +10,7 @@ The guardian and the commands use only the interface `Endpoint`, which has two i
 STATE/             mode 0700 (`state.py` decides where it is, and makes it)
 ├── belongs-to     the folder that it is for
 ├── data/          the append-only file
-├── logs/          the output of jobs and workers
+├── logs/          worker.log: what the workers of runs say of themselves
 ├── server.log     the log of the server and its guardian
 ├── guardian.lock  held by the guardian
 ├── door.lock      shared by clients that look for the server; exclusive while it is being closed

@@ -47,7 +47,7 @@ IDLE_S = 0.1
 """How long an idle child is kept if the pool may rest and nothing is left to do."""
 
 LONG_S = 0.5
-"""After this time, the output of a running job is added to its log."""
+"""After this time, the output of a running job is stored before its end."""
 
 log = logging.getLogger("rq.worker")
 
@@ -154,7 +154,7 @@ class Pool:
         self.can_rest, self.is_resting = can_rest, False
         self.method = START_METHODS[mode]
         self.settings = settings
-        self.scratch = Scratch(settings.scratch_folder, settings.log_folder)
+        self.scratch = Scratch(settings.scratch_folder)
         self.children: list[Child] = []
         self.ends: deque[Claim] = deque()
         self.unassigned: deque[Claim] = deque()
@@ -500,7 +500,7 @@ class Pool:
         del child.claims[claim.number]
         end_rest(child.shared.pid)
         seconds = time.monotonic() - child.shared.begun_at
-        tail = self.scratch.take(child.process.pid, child.shared, claim.job_id, child.secrets)
+        tail = self.scratch.take_rest(child.process.pid, child.shared, claim, child.secrets)
         how = child.killed_because or describe_end(code)
         end = claim.describe_death(how, tail, seconds, code, is_late=child.is_late)
         self.note_end(claim, end._replace(progress=child.shared.find_report(claim.number)))
@@ -508,14 +508,20 @@ class Pool:
 
     # Output --------------------------------------------------------------------------------------
 
-    def pass_on_output(self, child: Child) -> None:
-        """Add the output so far of a long job to its log, up to a limit."""
-        claim = child.executing
-        if claim is not None and time.monotonic() - child.shared.begun_at > LONG_S:
-            self.scratch.pass_on(
-                *(child.process.pid, child.shared, claim.number, claim.job_id), child.secrets
-            )
-        self.scratch.trim(child.process.pid, child.secrets)
+    def look_at_output(self, child: Child) -> None:
+        """Take the output so far of a long job, and cut its scratch file if that is too large."""
+        claim, child_of = child.executing, (child.process.pid, child.shared)
+        is_too_large = self.scratch.is_too_large(child.process.pid)
+        is_long = time.monotonic() - child.shared.begun_at > LONG_S
+        if claim is not None and (is_long or is_too_large):
+            self.scratch.take_so_far(*child_of, claim, child.secrets)
+        if is_too_large:
+            self.scratch.trim(*child_of, claim, child.secrets)
+
+    def list_news(self) -> list[Claim]:
+        """Return the claims of jobs that run and have printed what Redis does not have yet."""
+        executing = [child.executing for child in self.children]
+        return [claim for claim in executing if claim is not None and claim.has_news]
 
     # Ending --------------------------------------------------------------------------------------
 
@@ -545,6 +551,8 @@ class Pool:
             child.lifeline.close()
         for child in self.children:
             await_end(child.process)  # before reading `begun`: until then it may begin a job
+            if (claim := child.executing) is not None:
+                self.scratch.take_rest(child.process.pid, child.shared, claim, child.secrets)
             self.scratch.drop(child.process.pid)
             last = child.shared.begun
             begun |= {c.execution_id for number, c in child.claims.items() if number <= last}

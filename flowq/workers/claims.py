@@ -14,6 +14,7 @@ from typing import Any
 from rq.timeouts import JobTimeoutException
 
 from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code, shorten
+from flowq.runtime.printed import Printed, read_text
 from flowq.runtime.views import Shown
 from flowq.workers.messages import End, failed
 
@@ -41,6 +42,9 @@ class Claim:
         progress: what the job has reported of its progress.
         is_known_to_wait: whether Redis has recorded that it has not begun; else it takes that to
             have happened, but for light ones.
+        printed: what its job has printed so far, if it was looked at while it ran.
+        has_news: there is more of that than Redis has.
+        is_in_redis: Redis has some of it.
     """
 
     number: int
@@ -61,6 +65,9 @@ class Claim:
     pid: int = 0
     is_known_to_wait: bool = False
     progress: str = ""
+    printed: Printed | None = None
+    has_news: bool = False
+    is_in_redis: bool = False
 
     # What its hash says ------------------------------------------------------------------------
 
@@ -124,10 +131,61 @@ class Claim:
         """Note that a user has stopped it."""
         self.stop_asked = True
 
+    # What it prints -----------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        """The run that it belongs to; empty if none."""
+        return self.find("flowq_run")
+
+    def print_more(self, part: Printed) -> None:
+        """Note what its job has printed since the last call."""
+        self.printed = self.printed or Printed()
+        self.printed.join(part)
+        self.has_news = self.has_news or part.size > 0
+
+    def print_rest(self, part: Printed) -> None:
+        """Note what its process has left behind; only jobs of runs have a place for it."""
+        if self.run_id:
+            self.print_more(part)
+
+    @property
+    def record(self) -> bytes:
+        """What `lua/printed.lua` takes: the number of the attempt, and a record of its output.
+
+        Empty if nothing was printed. A child may send anything as output: that is not read here,
+        but becomes the text of this attempt alone.
+        """
+        if self.printed is not None:
+            own = self.printed.write() if self.printed.size else b""
+        else:
+            own = read_text(self.end.printed)
+        number = int(self.find("flowq_attempts") or 0) + 1
+        return b"%d\n%s" % (number, own) if own else b""
+
+    def note_kept(self) -> None:
+        """Note that Redis has what was printed so far."""
+        self.has_news, self.is_in_redis = False, True
+
+    def forget_printed(self) -> None:
+        """Forget what it printed: Redis has all of it that it will get."""
+        self.printed, self.has_news = None, False
+        self.change_end(printed="")
+
+    def drop_printed(self) -> None:
+        """Keep nothing but the size of what it printed: the server has refused it."""
+        own = Printed.read(read_text(self.end.printed)) if self.end.printed else Printed()
+        size = own.size + (self.printed.size if self.printed else 0)
+        self.printed = Printed(size=size, dropped="refused") if size else None
+        self.change_end(printed="")
+
     # Its end -----------------------------------------------------------------------------------
 
     def finish(self, end: End) -> None:
         """Note how it ended."""
+        if self.printed is not None and end.printed:
+            self.printed.join(Printed.read(read_text(end.printed)))
+            end = end._replace(printed="")
         self.end = end
 
     def change_end(self, **changes: Any) -> None:

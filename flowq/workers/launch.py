@@ -48,7 +48,6 @@ def main(
     mode: Mode | None = None,
     burst: bool = False,
     paths: Sequence[str] = (),
-    log_folder: str | None = None,
     until_run: str | None = None,
     parent_pid: int | None = None,
     name: str | None = None,
@@ -68,7 +67,6 @@ def main(
 
     Args:
         paths: come first on the children's `sys.path`.
-        log_folder: the output of a job goes to `<log_folder>/<job id>.log`.
         until_run: the worker ends with this run.
         parent_pid: the worker ends when this process, its parent, has ended; on Windows, where a
             process does not learn that, a minute after its server.
@@ -89,7 +87,6 @@ def main(
         concurrency=concurrency,
         mode=mode,
         paths=paths,
-        log_folder=log_folder,
         **options,
     )
     worker = retry_while_unavailable(make)  # RQ's constructor queries the server
@@ -171,7 +168,7 @@ def start(
         "queues": list(queues),
         "concurrency": concurrency,
         "paths": list(paths),
-        "log_folder": log_folder,
+        "echoes": False,
         "until_run": until_run,
         "mode": mode,
         "burst": burst,
@@ -251,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preload", action="append", help="a module to import before the first job")
     add("--allow", action="append", help="shop.*: only what is defined there; else everything")
     add("--allow-run", action="store_true", default=None, help="run: jobs too")
-    add("--log-folder", help="where each job's output goes")
+    add("--no-echo", dest="echoes", action="store_false", default=None, help="print no output")
     add("--until-run", help="end when this run has ended")
     add("--name", help="the worker's name")
     add("--grace", dest="timeout_grace_s", type=float, help="seconds from a timeout to the kill")

@@ -51,6 +51,7 @@ class End(NamedTuple):
         code: the code of a job of a run (`flowq.workers.child.code_digest`).
         failure: how it failed (`flowq.runtime.attempts.Failure`); empty if unknown.
         progress: the last report of the job (`flowq.runtime.progress`); empty if there was none.
+        printed: what it printed since the supervisor looked (`Printed.write_text`), in a run.
     """
 
     number: int
@@ -67,6 +68,7 @@ class End(NamedTuple):
     code: str = ""
     failure: str = ""
     progress: str = ""
+    printed: str = ""
 
     @property
     def error(self) -> str:
@@ -101,7 +103,7 @@ class Settings:
     preload: tuple[str, ...] = ()
     allowed: Allowed | None = None
     scratch_folder: str | None = None
-    log_folder: str | None = None
+    echoes: bool = True
     json_log_level: str = ""
     """The level of the logs that a child writes as JSON; empty for none."""
     lease: Lease = field(default_factory=Lease)

@@ -23,7 +23,7 @@ UNSAID_S = 0.03
 child is only just starting, say."""
 
 READ_S = 0.5
-"""The interval at which the output of running jobs is added to their logs."""
+"""The interval at which the output of running jobs is read."""
 
 CHORE_TIMEOUT_S = 300.0
 """The time limit of a chore, and of an end by RQ's own code: both run callbacks and webhooks."""
@@ -51,7 +51,7 @@ class Monitor:
         if now - self._read_at > READ_S:
             self._read_at = now
             for child in self.pool.children:
-                self.pool.pass_on_output(child)
+                self.pool.look_at_output(child)
         self.pool.fill()
         reap_orphans(child.process.pid for child in self.pool.children)
         return any(news)

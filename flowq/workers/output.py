@@ -1,12 +1,12 @@
 """The output of jobs, captured at file descriptors, so that C code and subprocesses are included.
 
-Each child writes to its own scratch file. When a job ends, its output moves to the job's log (or to
-the worker's own output), and the scratch file is emptied; a job that prints nothing costs three
-position checks. For a longer job, the supervisor passes on the output so far (`Scratch`). The
-shared state says how much was passed on, and its lock prevents both from moving output at the same
-time.
+Each child writes to its own scratch file. When a job ends, its child takes the output from there
+and sends head and tail with the job's end, which the supervisor stores (`runtime/printed.py`). A
+job that prints nothing costs three position checks. Of a longer job, the supervisor takes the
+output so far (`Scratch`). The shared state says how much was taken, and its lock prevents both from
+taking output at the same time. Output of jobs outside of runs goes to the worker's own output.
 
-The process that moves output out of a scratch file masks the secrets in it.
+The process that takes output out of a scratch file masks the secrets in it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,31 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from flowq.files import write_all
 from flowq.runtime.masking import Mask
-from flowq.server import private
-from flowq.texts import ATTEMPT_LINE, show_bytes
+from flowq.runtime.printed import HEAD_BYTES, TAIL_BYTES, Printed
+from flowq.texts import show_bytes
+from flowq.workers.messages import End, Task
 from flowq.workers.shared_state import LOCK_S, SharedState
 
-LOG_BYTES = 1_000_000
-"""How much of one job's output is kept: its first and its last half a megabyte."""
+if TYPE_CHECKING:
+    from flowq.workers.claims import Claim
 
-HALF_BYTES = LOG_BYTES // 2
+ECHO_BYTES = 1_000_000
+"""How much of one job's output goes to the worker's own output: its first and its last half."""
+
+HALF_BYTES = ECHO_BYTES // 2
+
+STEP_BYTES = 4 * (HEAD_BYTES + TAIL_BYTES)
+"""The most that a supervisor reads of a job at a time; of more, it takes head and tail."""
 
 RUNAWAY_BYTES = 64_000_000
 """The size at which the scratch file of a running job is cut."""
 
-TAIL_BYTES = 2_000
+LAST_BYTES = 2_000
+"""How much of its output is in the error of a job whose process died."""
 
 BINARY = getattr(os, "O_BINARY", 0)
 """Without it, Windows would change line ends and take a Ctrl-Z for the end of the file."""
@@ -42,20 +50,20 @@ MARK = 0 if BINARY else (1 << 30) + 7
 that the descriptor was replaced. Not on Windows, where a subprocess would write at this position
 instead of at the end of the file."""
 
-ALL_BYTES = 1 << 50
-
 log = logging.getLogger("rq.worker")
 
 
 class Capture:
-    """In the child: sends descriptors 1 and 2 to the scratch file, and from there to the log."""
+    """In the child: sends descriptors 1 and 2 to the scratch file, and takes output from there.
 
-    def __init__(
-        self, log_folder: str | None, scratch_folder: str | None, shared: SharedState
-    ) -> None:
-        self._log_folder = log_folder
+    `echoes`: whether the output of jobs of runs goes to the worker's own output, too.
+    """
+
+    def __init__(self, scratch_folder: str | None, shared: SharedState, *, echoes: bool) -> None:
         self._shared = shared
+        self._echoes = echoes
         self._scratch: int | None = None
+        self._is_taken = False
         self._terminal = 1
         self.mask = Mask()
         """The secrets that jobs of this process have read; their background processes may still
@@ -74,39 +82,53 @@ class Capture:
         """Whether output goes to a scratch file; otherwise it goes to the worker's own output."""
         return self._scratch is not None
 
-    def end(self, job_id: str | None) -> bool:
-        """Move the output since the last call to the job's log.
+    def take(self, task: Task, end: End) -> End:
+        """Return the end of a job with what the job has printed. `clear` must follow.
 
-        Returns False if the job closed or replaced descriptor 1 or 2. They are repaired, but a file
-        that the job has opened since may have their numbers.
+        The child is spent if the job closed or replaced descriptor 1 or 2: they are repaired, but a
+        file that the job has opened since may have their numbers.
         """
         scratch = self._scratch
         if scratch is None or _are_at_mark(scratch):
-            return True
+            return end
         if not _is_file(scratch, self._file):  # the job closed it and opened a file of its own
-            return False
+            return end._replace(is_spent=True)
         is_fit = _is_file(1, self._file) and _is_file(2, self._file)
+        is_in_run = b"flowq_run" in task.raw[::2]
         try:
             with self._shared.held():
-                self._write(job_id, read_bounded(scratch, self._shared.logged_bytes, self.mask))
-                # In this order: the supervisor must not pass on again what is in the log.
-                self._shared.note_logged(ALL_BYTES)
-                os.ftruncate(scratch, 0)
-                self._shared.note_logged(0)
-                os.lseek(scratch, MARK, os.SEEK_SET)
-            if not is_fit:
-                os.dup2(scratch, 1)
-                os.dup2(scratch, 2)
+                size = os.fstat(scratch).st_size
+                if is_in_run:
+                    rest = read_rest(scratch, self._shared.taken_bytes, size, self.mask)
+                    end = end._replace(printed=rest.write_text())
+                if self._echoes or not is_in_run:
+                    self._echo(task.job_id, read_bounded(scratch, size, self.mask))
+                self._shared.close_output()
+                self._is_taken = True
         except OSError:
-            return False
-        return is_fit
+            is_fit = False
+        return end if is_fit else end._replace(is_spent=True)
 
-    def _write(self, job_id: str | None, text: bytes) -> None:
+    def clear(self) -> None:
+        """Empty the scratch file, once the end with its content is sent or stored.
+
+        Until then the supervisor takes nothing from it, unless this process dies.
+        """
+        scratch = self._scratch
+        if scratch is None or not self._is_taken:
+            return
+        self._is_taken = False
+        with suppress(OSError), self._shared.held():
+            os.ftruncate(scratch, 0)
+            self._shared.open_output(0)
+            os.lseek(scratch, MARK, os.SEEK_SET)
+            for descriptor in (1, 2):
+                if not _is_file(descriptor, self._file):
+                    os.dup2(scratch, descriptor)
+
+    def _echo(self, job_id: str, text: bytes) -> None:
         try:
-            if self._log_folder and job_id:
-                append_log(self._log_folder, job_id, text)
-            else:
-                write_all(self._terminal, text)
+            write_all(self._terminal, text)
         except OSError as error:  # a full disk, or a closed pipe: no reason to fail the job
             job = {"job_id": job_id}
             log.warning("the output of job %s is lost: %s", job_id, error, extra=job)
@@ -143,16 +165,23 @@ def scratch_path(folder: str, pid: int) -> Path:
     return Path(folder) / f"child-{pid}.out"
 
 
-def read_bounded(descriptor: int, skip: int, mask: Mask) -> bytes:
-    """Return the content of the file, masked, without the first `skip` bytes.
+def read_rest(descriptor: int, begin: int, end: int, mask: Mask) -> Printed:
+    """Return the content of the file from a position on, masked, as head and tail."""
+    rest = Printed()
+    if end - begin > HEAD_BYTES + TAIL_BYTES:
+        rest.add(read_masked(descriptor, begin, begin + HEAD_BYTES, mask))
+        rest.skip(end - TAIL_BYTES - begin - HEAD_BYTES)
+        begin = end - TAIL_BYTES
+    rest.add(read_masked(descriptor, begin, end, mask))
+    return rest
 
-    The middle of long content is left out. `skip` is at most HALF_BYTES, or ALL_BYTES.
-    """
-    size = os.fstat(descriptor).st_size
-    if size <= LOG_BYTES or skip > HALF_BYTES:
-        return read_masked(descriptor, skip, size, mask)
+
+def read_bounded(descriptor: int, size: int, mask: Mask) -> bytes:
+    """Return the content of the file, masked. The middle of long content is left out."""
+    if size <= ECHO_BYTES:
+        return read_masked(descriptor, 0, size, mask)
     note = f"\n[… {size - 2 * HALF_BYTES:,} bytes left out …]\n".encode()
-    first = read_masked(descriptor, skip, HALF_BYTES, mask)
+    first = read_masked(descriptor, 0, HALF_BYTES, mask)
     return first + note + read_masked(descriptor, size - HALF_BYTES, size, mask)
 
 
@@ -174,37 +203,9 @@ def read_at(descriptor: int, at: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-
-
-def append_log(folder: str, job_id: str, text: bytes) -> None:
-    """Append to the log of a job."""
-    if not text:
-        return
-    path = Path(folder, f"{job_id}.log")
-    try:
-        descriptor = private.open_file(path, APPENDING)
-    except FileNotFoundError:  # the folder was not made yet, or was removed
-        path.parent.mkdir(mode=private.FOLDER_MODE, exist_ok=True)
-        descriptor = private.open_file(path, APPENDING)
-    with os.fdopen(descriptor, "ab") as file:
-        file.write(text)
-
-
-def mark_attempt(folder: str, job_id: str, attempt: int) -> None:
-    """Add a line to an existing log that separates a new attempt from the earlier ones."""
-    path = Path(folder) / f"{job_id}.log"
-    try:
-        if path.exists():
-            append_log(folder, job_id, f"{ATTEMPT_LINE.format(attempt)}\n".encode())
-    except OSError as error:
-        job = {"job_id": job_id}
-        log.warning("the log of job %s cannot be written: %s", job_id, error, extra=job)
-
-
 # In the supervisor -------------------------------------------------------------------------------
 # A child sends its secrets before its job can print them, and the shared state has their number.
-# Output is masked on its way into a log, and stays in the scratch file until all secrets are known.
+# Output is masked when it is taken, and stays in the scratch file until all secrets are known.
 
 BRIEFLY_S = 0.01
 WITHHELD = b"[its output is not kept: it may have secrets in it that are not known here]\n"
@@ -239,38 +240,23 @@ class Secrets:
 class Scratch:
     """The scratch files of one supervisor's children; there are none without a folder."""
 
-    def __init__(self, folder: str | None, log_folder: str | None) -> None:
+    def __init__(self, folder: str | None) -> None:
         self._folder = folder
-        self._log_folder = log_folder
 
-    def pass_on(
-        self, pid: int, shared: SharedState, number: int, job_id: str, secrets: Secrets
-    ) -> None:
-        """Add the output so far of a running job to its log, up to HALF_BYTES.
-
-        The last half is known only when the job ends, and the child adds it.
-        """
-        if self._folder is None or self._log_folder is None:
-            return  # not to the worker's own output, whose slow reader could block us
-        with suppress(OSError), shared.held(BRIEFLY_S) as is_held:
-            if is_held and shared.begun == number:
-                with _opened(scratch_path(self._folder, pid), os.O_RDONLY) as descriptor:
-                    self._pass_on(descriptor, shared, self._log_folder, job_id, secrets)
-
-    def _pass_on(
-        self, descriptor: int, shared: SharedState, log_folder: str, job_id: str, secrets: Secrets
-    ) -> None:
-        done = shared.logged_bytes
-        text = read_at(descriptor, done, HALF_BYTES - done)
-        # After reading: the child announces a secret before it can print it.
-        if shared.secrets_told != secrets.count:
+    def take_so_far(self, pid: int, shared: SharedState, claim: Claim, secrets: Secrets) -> None:
+        """Add to a claim what its job has printed since the last call."""
+        if self._folder is None or not claim.run_id:
             return
-        shown, used = secrets.mask.hide_begun(text)
-        shared.note_logged(done + used)
-        append_log(log_folder, job_id, shown)
+        with suppress(OSError), shared.held(BRIEFLY_S) as is_held:
+            if is_held and shared.begun == claim.number and not shared.is_output_closed:
+                with _opened(scratch_path(self._folder, pid), os.O_RDONLY) as descriptor:
+                    _take_so_far(descriptor, shared, claim, secrets)
 
-    def take(self, pid: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
-        """Move the output of a dead child to the log of its job; return the end of the output."""
+    def take_rest(self, pid: int, shared: SharedState, claim: Claim, secrets: Secrets) -> str:
+        """Add to a claim what the dead process of its job has left; return the end of the output.
+
+        Empties the scratch file: a fork server goes on with it.
+        """
         if self._folder is None:
             return ""
         try:
@@ -278,38 +264,72 @@ class Scratch:
                 shared.held(LOCK_S),
                 _opened(scratch_path(self._folder, pid), os.O_RDWR) as descriptor,
             ):
-                return self._take(descriptor, shared, job_id, secrets)
+                size, last = os.fstat(descriptor).st_size, b""
+                if shared.secrets_told == secrets.count:
+                    claim.print_rest(read_rest(descriptor, shared.taken_bytes, size, secrets.mask))
+                    last = read_masked(descriptor, max(0, size - LAST_BYTES), size, secrets.mask)
+                elif size:
+                    last = WITHHELD
+                    claim.print_rest(Printed(WITHHELD, b"", len(WITHHELD)))
+                os.ftruncate(descriptor, 0)
+                shared.open_output(0)
+                return show_bytes(last)
         except OSError:
             return ""
 
-    def _take(self, descriptor: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
-        size = os.fstat(descriptor).st_size
-        tail = text = WITHHELD if size else b""
-        if shared.secrets_told == secrets.count:
-            tail = read_masked(descriptor, max(0, size - TAIL_BYTES), size, secrets.mask)
-            text = read_bounded(descriptor, shared.logged_bytes, secrets.mask)
-        shared.note_logged(ALL_BYTES)
-        if self._log_folder:
-            with suppress(OSError):
-                append_log(self._log_folder, job_id, text)
-        os.ftruncate(descriptor, 0)
-        shared.note_logged(0)
-        return show_bytes(tail)
-
-    def trim(self, pid: int, secrets: Secrets) -> None:
-        """Cut the scratch file of a job that prints too much, but not in the middle of a secret."""
+    def is_too_large(self, pid: int) -> bool:
+        """Whether `trim` should cut the scratch file of a child."""
         if self._folder is None:
-            return
-        path = scratch_path(self._folder, pid)
+            return False
         with suppress(OSError):
-            if path.stat().st_size > RUNAWAY_BYTES:
-                os.truncate(path, _find_cut(path, secrets.mask) if secrets.mask else HALF_BYTES)
+            return scratch_path(self._folder, pid).stat().st_size > RUNAWAY_BYTES
+        return False
+
+    def trim(self, pid: int, shared: SharedState, claim: Claim | None, secrets: Secrets) -> None:
+        """Cut a scratch file that is too large, but not in the middle of a secret.
+
+        What the job of `claim` has printed since `take_so_far` is counted, and not kept.
+        """
+        assert self._folder is not None
+        path = scratch_path(self._folder, pid)
+        with suppress(OSError), shared.held(BRIEFLY_S) as is_held:
+            if not is_held or shared.is_output_closed:
+                return
+            at = _find_cut(path, secrets.mask) if secrets.mask else HALF_BYTES
+            taken, lost = shared.taken_bytes, Printed()
+            if claim is not None and taken >= at:
+                lost.skip(path.stat().st_size - taken)
+                claim.print_rest(lost)
+            os.truncate(path, at)
+            shared.open_output(min(at, taken))
 
     def drop(self, pid: int) -> None:
         """Remove the scratch file of a child that has ended."""
         if self._folder is not None:
             with suppress(OSError):  # on Windows, while a process of the job has it open
                 scratch_path(self._folder, pid).unlink()
+
+
+def _take_so_far(descriptor: int, shared: SharedState, claim: Claim, secrets: Secrets) -> None:
+    begin, size, mask = shared.taken_bytes, os.fstat(descriptor).st_size, secrets.mask
+    if size <= begin:
+        return
+    part = Printed()
+    at = max(begin, size - TAIL_BYTES) if size - begin > STEP_BYTES else begin
+    around = mask.longest if at > begin else 0
+    text = read_at(descriptor, at - around, size - at + around)
+    if at > begin:
+        part.add(read_masked(descriptor, begin, begin + HEAD_BYTES, mask))
+    # After reading: the child announces a secret before it can print it.
+    if shared.secrets_told != secrets.count:
+        return
+    used = mask.hide_begun(text)[1]
+    taken = at - around + used  # may be before `at`, at the beginning of a secret
+    if at > begin:
+        part.skip(min(at, taken) - begin - HEAD_BYTES)
+    part.add(mask.hide_bytes(text, around, max(around, used)))
+    shared.open_output(taken)
+    claim.print_more(part)
 
 
 def _find_cut(path: Path, mask: Mask) -> int:

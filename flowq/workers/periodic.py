@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowq.runtime.connections import clock_warning, is_passing
+from redis.exceptions import ResponseError
+
+from flowq.runtime.connections import clock_warning, is_passing, is_refusal
 from flowq.runtime.maintenance import Due, Lease, find_suspects, make_pass, read_due
 from flowq.runtime.progress import EVERY_S
 from flowq.workers.monitor import Monitor
@@ -19,6 +21,9 @@ from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
 
 TIDY_S = 1.0
+PRINTED_S = 0.5
+"""The interval at which what running jobs have printed is stored, all of a worker's in one call."""
+
 DUE_S = 0.5
 """The interval at which schedules are checked, besides after each change of one."""
 
@@ -91,6 +96,7 @@ class PeriodicWork:
             self._maintenance,
             self._due,
             Duty(lease.look_s, self._search),
+            Duty(PRINTED_S, self.keep_printed),
             Duty(SIGN_S, wakeup.ask_for_sign),
             self._clean,
             Duty(EVERY_S, self._note_progress),
@@ -154,6 +160,16 @@ class PeriodicWork:
         for claim, text in self.monitor.find_progress():
             self.redis_side.note_progress(claim, text)
         self.redis_side.store_progress()
+
+    def keep_printed(self) -> None:
+        """Store what running jobs have printed. A server that refuses it gets it with the end."""
+        claims = self.monitor.pool.list_news()
+        try:
+            if claims:
+                self.redis_side.keep_printed(claims)
+        except ResponseError as error:
+            if not is_refusal(error):
+                raise
 
     def _tidy(self) -> None:
         self._steps = 0  # should it raise

@@ -24,6 +24,7 @@ from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.maintenance import Lease, Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
+from flowq.runtime.views import LARGE_BYTES, strip_view
 from flowq.workers.claims import Claim, make_claim
 from flowq.workers.messages import End
 
@@ -231,11 +232,30 @@ class RedisSide:
             arguments += [kind, f"{cost_s:.6f}"]
         arguments.append(len(ends))
         for claim in ends:
+            # Most jobs print nothing, and cost nothing here.
+            record = claim.record if claim.end.printed or claim.printed is not None else b""
             end = claim.end
-            arguments += (_describe(claim, end), claim.queue, end.value)
+            arguments += (_describe(claim, end, record), claim.queue, end.value)
             if end.view:
                 arguments.append(end.view)
+            if len(end.view) > LARGE_BYTES:
+                arguments.append(strip_view(end.view))
+            if record:
+                arguments.append(record)
         return arguments
+
+    def keep_printed(self, claims: Sequence[Claim]) -> None:
+        """Store what these attempts have printed so far, as far as their runs have memory left."""
+        arguments: list[Any] = []
+        for claim in claims:
+            if record := claim.record:
+                has_failed = "1" if claim.end.status in ("failed", "stopped") else ""
+                arguments += [claim.run_id, claim.job_id, has_failed, record]
+        if arguments:
+            count = len(arguments) // 4
+            scripts.KEEP_PRINTED.call(self.connection, self._key, count, *arguments)
+        for claim in claims:
+            claim.note_kept()
 
     def _read(self, answer: Any) -> Turn:
         answers, claimed, held, suspended, more = answer
@@ -396,12 +416,14 @@ class RedisSide:
         scripts.LEAVE.call(self.connection, self._key, self.worker, *self.queues)
 
 
-def _describe(claim: Claim, end: End) -> str:
+def _describe(claim: Claim, end: End, record: bytes) -> str:
     """Return an end as the line that lua/turn_ends.lua parses; "-" stands for an empty field."""
+    view = "vs" if len(end.view) > LARGE_BYTES else "v" if end.view else ""
+    printed = ("or" if claim.is_in_redis else "o") if record else ""
     return (
         f"{claim.job_id} {claim.execution_id} {end.status} {_describe_instant(end.started_at)} "
         f"{_describe_instant(end.ended_at)} {end.ttl or '-'} {end.field or '-'} {end.generation} "
-        f"{RESULT_NUMBER[end.status]} {claim.marks}{'v' if end.view else ''} {end.code or '-'}"
+        f"{RESULT_NUMBER[end.status]} {claim.marks}{view}{printed} {end.code or '-'}"
     )
 
 

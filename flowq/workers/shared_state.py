@@ -22,7 +22,7 @@ from zlib import crc32
 
 from flowq.reports import MAX_BYTES
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, *_FLAGS, _SIZE = range(12)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _TAKEN, *_FLAGS, _SIZE = range(12)
 _CONCLUDES, _READY, _SECRETS = _FLAGS
 _CHECKSUM = Struct("=I")
 _HEAD = Struct("=QH")
@@ -125,13 +125,23 @@ class SharedState:
                 self._lock.release()
 
     @property
-    def logged_bytes(self) -> int:
-        """How much of the scratch file is in the log already. Use it only while `held`."""
-        return int(self._values[_LOGGED])
+    def taken_bytes(self) -> int:
+        """How much of the scratch file was taken already. Use it only while `held`."""
+        value = int(self._values[_TAKEN])
+        return value if value >= 0 else -1 - value
 
-    def note_logged(self, size: int) -> None:
-        """Note how much of the scratch file is in the log. Use it only while `held`."""
-        self._values[_LOGGED] = size
+    @property
+    def is_output_closed(self) -> bool:
+        """Whether the child is sending the rest of the output. Use it only while `held`."""
+        return bool(self._values[_TAKEN] < 0)
+
+    def open_output(self, taken_bytes: int) -> None:
+        """Note how much of the scratch file was taken. Use it only while `held`."""
+        self._values[_TAKEN] = taken_bytes
+
+    def close_output(self) -> None:
+        """Note that the child sends the rest of the output. Use it only while `held`."""
+        self._values[_TAKEN] = -1 - self.taken_bytes
 
     # In the supervisor ---------------------------------------------------------------------------
 

@@ -296,6 +296,7 @@ class Supervisor:
         left += ended
         begun |= {claim.execution_id for claim in ended}
         try:
+            self.redis_side.keep_printed([claim for claim in left if claim.has_news])
             self.redis_side.put_back(left, begun)
             # A turn may have claimed jobs and its answer did not arrive in time.
             self.redis_side.return_unknown(self.redis_side.find_unknown(left))

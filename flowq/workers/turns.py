@@ -343,7 +343,10 @@ class Turns:
         try:
             turn = self.redis_side.receive()
         except ResponseError as error:
-            if not is_refusal(error):
+            if is_refusal(error):  # the ends are sent again; what was printed must not hold them up
+                for claim in self._sent[0].ends:
+                    claim.drop_printed()
+            else:
                 # The script fails on one of these ends, so RQ's code writes each of them.
                 for claim in self._sent[0].ends:
                     claim.change_end(how="conclude")
@@ -445,6 +448,8 @@ class Conclusions:
         if not self.waiting or time.monotonic() < self._not_before:
             return
         for claim in list(self.waiting):
+            if claim.end.printed or claim.printed is not None:
+                self._keep_printed(claim)
             is_given_up = claim.tries >= MAX_TRIES
             if is_given_up:
                 self._give_up(claim)
@@ -453,6 +458,19 @@ class Conclusions:
             self.waiting.remove(claim)
             if is_given_up:
                 yield claim
+
+    def _keep_printed(self, claim: Claim) -> None:
+        """Store what the job has printed; RQ's code knows nothing of it.
+
+        Before the end, so that whoever sees that finds it. A server that refuses it gets the end
+        and a note about the output later.
+        """
+        try:
+            self.redis_side.keep_printed([claim])
+        except ResponseError:
+            claim.drop_printed()
+            raise
+        claim.forget_printed()
 
     def _give_up(self, claim: Claim) -> None:
         try:

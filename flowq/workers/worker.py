@@ -75,6 +75,9 @@ class Worker(WorkerBase):
         batches: False hands short jobs over one by one.
         preload: modules to import before the first job. With mode="fork" they are imported once,
             and all jobs share the objects that they made at import.
+        captures: store what jobs of runs print, and print what others do when they end; else it all
+            goes to the worker's own output at once.
+        echoes: jobs of runs print to the worker's own output, too, when they end.
         can_rest: have children only while there is work.
         allow: what jobs may execute, such as "shop.*" or "shop.billing.charge" (docs/security.md);
             `allow_run` admits commands. The default is everything, unless FLOWQ_ALLOW or
@@ -104,7 +107,7 @@ class Worker(WorkerBase):
         batches: bool = True,
         paths: Sequence[str] = (),
         preload: Sequence[str] = (),
-        log_folder: str | None = None,
+        echoes: bool = True,
         captures: bool = True,
         can_rest: bool = False,
         allow: Sequence[str] | None = None,
@@ -137,7 +140,7 @@ class Worker(WorkerBase):
         self.batches = batches
         self.paths = tuple(paths)
         self.preload = tuple(preload)
-        self.log_folder = log_folder
+        self.echoes = echoes
         self.captures = captures
         self.can_rest = can_rest
         self.allowed = read_allowed(allow, allow_run, os.environ)
@@ -222,7 +225,7 @@ class Worker(WorkerBase):
             preload=self.preload,
             allowed=self.allowed,
             scratch_folder=scratch,
-            log_folder=self.log_folder,
+            echoes=self.echoes,
             json_log_level=self._json_log_level,
             lease=self.lease,
         )
@@ -267,7 +270,8 @@ class Worker(WorkerBase):
     def serialize(self) -> dict[str, Any]:
         """Return the fields of the worker's hash: RQ's, and what `flowq workers` shows."""
         fields: dict[str, Any] = super().serialize()
-        return {**fields, "flowq_mode": self.mode, "flowq_concurrency": self.concurrency}
+        ours = {"flowq_mode": self.mode, "flowq_concurrency": self.concurrency}
+        return {**fields, **ours, keys.KEEPS_OUTPUT_FIELD: "1" if self.captures else ""}
 
     def _register(self, supervisor: Supervisor) -> None:
         outage = Outage(log.error, log.warning)

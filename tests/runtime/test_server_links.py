@@ -15,7 +15,6 @@ from flowq.cli import own_workers
 from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.server import embedded, endpoint, private, state
 from flowq.workers.launch import start
-from flowq.workers.output import append_log
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
 
@@ -52,7 +51,7 @@ def test_links_in_a_folder_that_came_with_a_project_lead_nowhere(
     (old / "socket").write_text(f"{victim}\n")
     before = sorted(victim.parent.iterdir())
     server.ensure().stop()
-    append_log(str(own_workers.find_folder()), "job", b"text")
+    start(url="", log_folder=str(own_workers.find_folder())).wait()
     assert sorted(victim.parent.iterdir()) == before
 
 
@@ -81,15 +80,11 @@ def test_what_is_written_as_a_whole_replaces_a_link(project: Path, victim: Path)
 def test_logs_are_not_written_through_links(project: Path, victim: Path, tmp_path: Path) -> None:
     place = own_workers.find_folder()
     assert place is not None
-    for name in ("worker.log", "job.log"):
-        (place / name).symlink_to(victim)
-    with pytest.raises(private.Untrusted, match=r"job\.log is a symbolic link"):
-        append_log(str(place), "job", b"text")
+    (place / "worker.log").symlink_to(victim)
     with pytest.raises(private.Untrusted, match=r"worker\.log is a symbolic link"):
         start(url="", log_folder=str(place))
     with pytest.raises(StateUnusable, match=r"\.log is a symbolic link"):
         own_workers.find_folder()
-    assert own_workers.read_last("job") == []
     shutil.rmtree(place)
     place.symlink_to(tmp_path)
     with pytest.raises(StateUnusable, match="logs is a symbolic link"):

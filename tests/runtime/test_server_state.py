@@ -17,7 +17,6 @@ from flowq.cli import own_workers
 from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.server import adopting, embedded, endpoint, locks, private, process, state
 from flowq.workers.launch import start
-from flowq.workers.output import append_log
 from tests.runtime.server_processes import end
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
@@ -181,7 +180,6 @@ def test_without_a_home_there_is_one_sentence(
             look()
         assert "\n" not in str(told.value)
     assert own_workers.find_folder() is None  # a run on a server with a URL goes on
-    assert own_workers.read_last("job") == []
 
 
 def test_a_home_that_cannot_be_written_to_gives_one_sentence(
@@ -224,7 +222,7 @@ def test_all_is_made_for_the_user_alone_under_every_umask(
     before = os.umask(umask)
     try:
         made = state.open_state()
-        append_log(str(own_workers.find_folder()), "job", b"text")
+        start(url="", log_folder=str(own_workers.find_folder())).wait()
         lock = locks.try_file_lock(made.path / "door.lock")
         other = locks.try_database_lock(made.path / "other.lock")
         monkeypatch.chdir(made.path)
@@ -428,7 +426,6 @@ def test_the_state_of_an_older_version_is_adopted_with_its_server_at_work(
 ) -> None:
     monkeypatch.setenv("FLOWQ_STATE", str(project / ".flowq"))
     before = server.ensure()
-    append_log(str(before.state / "logs"), "job", b"printed")
     with before.connect() as connection:
         connection.set("rq:job:hostile", "it is mine")
         connection.config_set("appendfsync", "always")
@@ -439,7 +436,6 @@ def test_the_state_of_an_older_version_is_adopted_with_its_server_at_work(
     adopting.adopt(found)
     assert not before.is_running
     assert has_job()
-    assert own_workers.read_last("job") == ["printed"]
     assert (project / ".flowq" / "data").is_dir()
     assert server.is_used()
     with pytest.raises(adopting.WrongState, match="flowq server reset"):

@@ -149,9 +149,10 @@ def be_worker(
     os.chdir(folder)
     random.seed()
     output = os.devnull
-    if values.get("log_folder"):
-        Path(values["log_folder"]).mkdir(parents=True, exist_ok=True)
-        output = str(Path(values["log_folder"]) / "worker.log")
+    folder_of_log = values.pop("log_folder", None)
+    if folder_of_log:
+        Path(folder_of_log).mkdir(parents=True, exist_ok=True)
+        output = str(Path(folder_of_log) / "worker.log")
     opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(opened, 1)
     os.dup2(opened, 2)

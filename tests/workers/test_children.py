@@ -167,32 +167,31 @@ def test_a_result_that_cannot_be_pickled_becomes_a_text(queue: Queue, drain: Dra
     assert job.return_value() == "Unserializable return value"
 
 
-def test_output_goes_to_the_log_of_its_job_and_stays_bounded(
-    queue: Queue, drain: Drain, mode: str, tmp_path: Path
+def test_output_of_a_job_of_no_run_goes_to_the_workers_own_output_and_stays_bounded(
+    queue: Queue, drain: Drain, mode: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loud = queue.enqueue(worker_jobs.print_much, 100)
-    quiet = queue.enqueue(worker_jobs.nothing)
-    drain(mode=mode, log_folder=str(tmp_path))
-    text = (tmp_path / f"{loud.id}.log").read_bytes()
+    queue.enqueue(worker_jobs.nothing)
+    drain(mode=mode)
+    text = capfd.readouterr().out
     assert loud.get_status() is JobStatus.FINISHED
     assert len(text) < 1_100_000
-    assert text.endswith(b"the end")
-    assert b"bytes left out" in text
-    assert not (tmp_path / f"{quiet.id}.log").exists()
+    assert text.endswith("the end")
+    assert "bytes left out" in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 def test_a_file_in_the_place_of_the_output_is_not_emptied(
-    queue: Queue, drain: Drain, tmp_path: Path
+    queue: Queue, drain: Drain, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "precious"
     path.write_text("precious")
     taking = queue.enqueue(worker_jobs.take_descriptor, str(path))
     after = queue.enqueue(worker_jobs.print_much, 0)
-    drain(log_folder=str(tmp_path))
+    drain()
     assert taking.get_status() is after.get_status() is JobStatus.FINISHED
     assert path.read_text() == "written" + "precious"[len("written") :]
-    assert (tmp_path / f"{after.id}.log").read_text() == "the end"
+    assert capfd.readouterr().out.endswith("the end")
 
 
 def test_a_child_in_which_threads_were_left_is_replaced(queue: Queue, drain: Drain) -> None:

@@ -22,6 +22,7 @@ import flowq
 import flowq.aio
 from flowq import local_server, server
 from flowq.runtime import queue as queues
+from flowq.runtime.printed import read_printed
 from tests import JOBS_FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +88,11 @@ def test_everything_ends_with_the_block_and_the_connection_before_it_is_back(
         queues.remember(before)
 
 
-def test_jobs_that_are_enqueued_one_by_one_are_executed_and_print_into_files() -> None:
+def test_jobs_that_are_enqueued_one_by_one_are_executed_and_those_of_runs_print() -> None:
     with flowq.local(workers=1) as place:
         run = api_jobs.flow.run(n=3)
-        assert (place.logs / f"{run.id}-total.log").read_text().splitlines()[-1] == "adding 3"
+        printed = read_printed(run.id, [f"{run.id}-total"], place.connection)[f"{run.id}-total"][1]
+        assert printed.head.decode().splitlines()[-1] == "adding 3"
         job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 0)
         assert job.latest_result(timeout=20).return_value == "rested"
 

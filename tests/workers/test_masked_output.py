@@ -17,15 +17,18 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import results, runs
 from flowq.runtime.job import Job
+from flowq.runtime.printed import HEAD_BYTES, TAIL_BYTES, Printed, read_printed
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Shell, Workflow
 from flowq.workers import output
-from flowq.workers.output import HALF_BYTES, LOG_BYTES, WITHHELD, Scratch, Secrets
+from flowq.workers.claims import Claim
+from flowq.workers.output import HALF_BYTES, WITHHELD, Scratch, Secrets
 from flowq.workers.shared_state import SharedState
 from tests import JOBS_FOLDER
 
 TOKEN = "hunter2/Zq9 'Xk\"Lm+é=="
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----"
+KEPT_BYTES = HEAD_BYTES + TAIL_BYTES
 PARTS = (
     "hunter2/Zq",
     "hunter2%2FZq",
@@ -85,6 +88,15 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEM", PEM)
 
 
+def printed_by(connection: redis.Redis, *job_ids: str) -> str:
+    found = read_printed("r1", job_ids, connection).values()
+    texts = [each.head + each.tail for attempts in found for each in attempts.values()]
+    return b"".join(texts).decode()
+
+
+SUBMITTED = ("say", "pem", "fail", "failpem", "derived", "shell", "list", "own", "cwd")
+
+
 def submit_all(connection: redis.Redis) -> None:
     submit(
         connection,
@@ -120,11 +132,11 @@ def check_all(connection: redis.Redis, printed: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fork", "multiprocessing"])
 def test_no_way_to_print_or_raise_a_secret_shows_it(
-    connection: redis.Redis, drain: Callable[..., Any], tmp_path: Path, mode: str
+    connection: redis.Redis, drain: Callable[..., Any], mode: str
 ) -> None:
     submit_all(connection)
-    drain(mode=mode, log_folder=str(tmp_path))
-    check_all(connection, "".join(log.read_text() for log in tmp_path.iterdir()))
+    drain(mode=mode)
+    check_all(connection, printed_by(connection, *(f"r1-{name}" for name in SUBMITTED)))
 
 
 def test_neither_under_a_worker_of_rqs_nor_where_the_worker_itself_prints(
@@ -156,26 +168,25 @@ def test_what_is_printed_in_two_halves_or_by_a_killed_process_is_masked_as_well(
     tmp_path: Path,
     mode: str,
 ) -> None:
-    go, logs = tmp_path / "go", tmp_path / "logs"
+    go = tmp_path / "go"
     submit(
         connection,
         job("slow", "say_slowly", given={"go": str(go)}),
         job("die", "say_and_die"),
         job("both", "say_and_die", "PEM"),
     )
-    start_worker(mode=mode, log_folder=str(logs), concurrency=2)
-    slow = logs / "r1-slow.log"
-    wait_until(lambda: slow.exists() and slow.read_text() == "begins\n", 20)
-    wait_until((logs / "r1-both.log").exists, 20)
+    start_worker(mode=mode, concurrency=2)
+    wait_until(lambda: printed_by(connection, "r1-slow") == "begins\n", 20)
+    wait_until(lambda: printed_by(connection, "r1-both"), 20)
     go.touch()
     wait_until(lambda: runs.get_status("r1", connection).state == "failed", 20)
-    assert slow.read_text() == "begins\n***\nends\n"
+    assert printed_by(connection, "r1-slow") == "begins\n***\nends\n"
     for name in ("die", "both"):
-        text = (logs / f"r1-{name}.log").read_text()
+        text = printed_by(connection, f"r1-{name}")
         assert text.endswith("\nlast *** and ***")
-        assert LOG_BYTES - 50_000 < len(text) < LOG_BYTES + 100
+        assert KEPT_BYTES - 5_000 < len(text) <= KEPT_BYTES
         assert "last *** and ***" in error(connection, name)
-    everything = "".join(log.read_text() for log in logs.iterdir()) + kept_in(connection)
+    everything = printed_by(connection, "r1-slow", "r1-die", "r1-both") + kept_in(connection)
     assert find_leaks(everything) == []
 
 
@@ -183,50 +194,83 @@ def test_what_is_printed_in_two_halves_or_by_a_killed_process_is_masked_as_well(
 def test_what_a_job_has_left_behind_is_masked_in_the_output_of_the_next_one(
     connection: redis.Redis, drain: Callable[..., Any], tmp_path: Path, mode: str
 ) -> None:
-    go, logs = tmp_path / "go", tmp_path / "logs"
+    go = tmp_path / "go"
     given = {"token": "${{ secrets.TOKEN }}", "go": str(go)}
     submit_plainly(
         connection,
         JobSpec("leave", "secret_jobs:leave", given),
         JobSpec("next", "secret_jobs:let_go", {"go": str(go)}, needs=("leave",)),
     )
-    drain(mode=mode, log_folder=str(logs))
-    assert (logs / "r1-next.log").read_text() == "left ***\n"
+    drain(mode=mode)
+    assert printed_by(connection, "r1-next") == "left ***\n"
 
 
 # Where the supervisor moves it -------------------------------------------------------------------
 
 
-def test_nothing_is_moved_before_all_secrets_that_the_child_has_told_are_known(
+def claim_of(number: int) -> Claim:
+    raw = [b"flowq_run", b"r1"]
+    return Claim(number, "j", "e", "default", raw, "kind", None)
+
+
+def text_of(claim: Claim) -> str:
+    found = claim.printed or Printed()
+    return (found.head + found.tail).decode()
+
+
+def test_nothing_is_taken_before_all_secrets_that_the_child_has_told_are_known(
     tmp_path: Path,
 ) -> None:
-    shared, secrets, logs = (
-        SharedState(multiprocessing.get_context("spawn")),
-        Secrets(),
-        tmp_path / "logs",
-    )
-    scratch = Scratch(str(tmp_path), str(logs))
-    printed, log = tmp_path / "child-7.out", logs / "j.log"
+    shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
+    scratch, claim = Scratch(str(tmp_path)), claim_of(1)
+    printed = tmp_path / "child-7.out"
     shared.allow(1, 2)
     assert shared.begin(1, 7)
     printed.write_bytes(f"before {TOKEN[:9]}".encode())
     shared.count_secrets(2)
-    scratch.pass_on(7, shared, 1, "j", secrets)
-    assert not log.exists()
+    scratch.take_so_far(7, shared, claim, secrets)
+    assert text_of(claim) == ""
     secrets.add([TOKEN])
-    scratch.pass_on(7, shared, 1, "j", secrets)
-    assert not log.exists()
+    scratch.take_so_far(7, shared, claim, secrets)
+    assert text_of(claim) == ""
     secrets.add([PEM])
-    scratch.pass_on(7, shared, 1, "j", secrets)
-    assert log.read_text() == "before "
+    scratch.take_so_far(7, shared, claim, secrets)
+    assert text_of(claim) == "before "
     with printed.open("a") as file:
         file.write(f"{TOKEN[9:]} after")
-    assert scratch.take(7, shared, "j", secrets) == "before *** after"
-    assert log.read_text() == "before *** after"
+    assert scratch.take_rest(7, shared, claim, secrets) == "before *** after"
+    assert text_of(claim) == "before *** after"
     printed.write_bytes(TOKEN.encode())
     shared.count_secrets(1)
-    assert scratch.take(7, shared, "j", secrets) == WITHHELD.decode()
-    assert log.read_text() == "before *** after" + WITHHELD.decode()
+    assert scratch.take_rest(7, shared, claim, secrets) == WITHHELD.decode()
+    assert text_of(claim) == "before *** after" + WITHHELD.decode()
+
+
+@pytest.mark.parametrize("step", [0, 1, 7, 10_000])
+def test_a_secret_is_hidden_wherever_head_and_tail_begin_and_end(tmp_path: Path, step: int) -> None:
+    shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
+    secrets.add([TOKEN])
+    shared.count_secrets(1)
+    shared.allow(1, 100)
+    scratch, data, printed = Scratch(str(tmp_path)), TOKEN.encode(), tmp_path / "child-7.out"
+    for shift in range(len(data) + 2):
+        number = shift + 1
+        claim = claim_of(number)
+        assert shared.begin(number, 7)
+        head = b"x" * (HEAD_BYTES - shift) + data
+        end = data + b"z" * (TAIL_BYTES - shift)
+        printed.write_bytes(head + b"y" * 300_000 + end)
+        scratch.take_so_far(7, shared, claim, secrets)
+        with printed.open("ab") as file:
+            file.write(b"w" * step + data[: shift // 2])
+        scratch.take_so_far(7, shared, claim, secrets)
+        with printed.open("ab") as file:
+            file.write(data[shift // 2 :] + b" and on")
+        scratch.take_rest(7, shared, claim, secrets)
+        text = text_of(claim)
+        assert find_leaks(text) == [], shift
+        assert not any(data[at : at + 4].decode(errors="ignore") in text for at in range(12)), shift
+        assert text.endswith("*** and on")
 
 
 def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
@@ -235,11 +279,14 @@ def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
     monkeypatch.setattr(output, "RUNAWAY_BYTES", 700_000)
     shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
     secrets.add([TOKEN])
-    scratch = Scratch(str(tmp_path), str(tmp_path / "logs"))
+    shared.count_secrets(1)
+    scratch = Scratch(str(tmp_path))
     data, printed = TOKEN.encode(), tmp_path / "child-7.out"
     for shift in range(len(data) + 1):
         printed.write_bytes(b"x" * (HALF_BYTES - shift) + data + b"y" * 300_000)
-        scratch.trim(7, secrets)
+        scratch.trim(7, shared, None, secrets)
         with printed.open("ab") as file:
             file.write(b" and on")
-        assert "hunter2" not in scratch.take(7, shared, "j", secrets)
+        claim = claim_of(1)
+        assert "hunter2" not in scratch.take_rest(7, shared, claim, secrets)
+        assert "hunter2" not in text_of(claim)

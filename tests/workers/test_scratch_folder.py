@@ -34,7 +34,7 @@ def test_a_worker_that_ends_leaves_nothing(
     queue: Queue, drain: Callable[..., Any], temp: Path, mode: str
 ) -> None:
     queue.enqueue(worker_jobs.print_much, 1)
-    drain(mode=mode, log_folder=str(temp / "logs"))
+    drain(mode=mode)
     assert find_all(temp) == []
 
 

@@ -64,6 +64,7 @@ function keys.mortal(id) return OURS .. 'mortal:' .. id end
 function keys.worker(name) return PREFIX .. ':worker:' .. name end
 function keys.held(worker) return keys.worker(worker) .. ':executions' end
 function keys.run(id) return OURS .. 'run:' .. id end
+function keys.printed(run) return OURS .. 'printed:' .. run end
 function keys.unended(run) return OURS .. 'unended:' .. run end
 function keys.group(group) return OURS .. 'group:' .. group end
 function keys.tolerated(group) return OURS .. 'tolerated:' .. group end

@@ -58,7 +58,7 @@ function lifecycle.purge(run)
   if outputs_job then lifecycle.forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
     OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'code:' .. run, keys.unended(run),
-    OURS .. 'counts:' .. run, OURS .. 'states:' .. run,
+    OURS .. 'counts:' .. run, OURS .. 'states:' .. run, keys.printed(run),
     OURS .. 'gone:' .. run, OURS .. 'loose:' .. run) -- the last two are of an older version
   for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched', 'deadlines' }) do
     redis.call('ZREM', OURS .. index, run)

@@ -12,8 +12,10 @@
 --          started_at (as RQ writes it), the same in epoch seconds, ended_at in both ways,
 --          ttl (-1 for ever),
 --          field of the result, generation, kind of the result (RQ's number), marks of its claim,
---          with a "v" when there is a view, digest of its code
---          queue   value of the result   view, if there is one
+--          with a "v" when there is a view (and an "s" when a short form of a large one
+--          follows), an "o" when it has printed (and an "r" when a record of
+--          that may be there already), digest of its code
+--          queue   value of the result   view and its short form, if there is one   what it has printed, likewise
 -- Returns {answers, claims, held, suspended, more}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
 --              "conclude" (jobs depend on it: RQ's own code has to end it, nothing is written)

@@ -12,6 +12,8 @@ local function take_end()
     result_ttl = ttl, field = field, value = turn.take(), generation = generation, result = result,
     marks = marks, code = code, key = keys.job(id), member = id .. ':' .. execution }
   e.view = string.find(marks, 'v', 1, true) and turn.take() or ''
+  e.short_view = string.find(marks, 's', 1, true) and turn.take()
+  e.printed = string.find(marks, 'o', 1, true) and turn.take()
   local wip = PREFIX .. ':wip:' .. e.queue
   local group = ends_by_wip[wip] or { ends = {}, members = {} }
   ends_by_wip[wip] = group
@@ -85,6 +87,7 @@ end
 -- has to know.
 local function write_end(e, f)
   local is_tracked = (f[3] or f[5] or f[6]) and int(e.generation) >= int(f[2])
+  if f[6] and e.short_view then e.view = printed.choose_view(f[6], e.view, e.short_view) end
   if f[6] and e.code ~= '-' then
     redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
       'flowq_view', e.view, 'flowq_code', e.code)
@@ -127,6 +130,9 @@ local function finish(e, has_dependents)
     return 'ok'
   end
   local is_awaited = write_end(e, f)
+  if e.printed and f[6] then
+    printed.keep(f[6], e.id, e.printed, not is_success, string.find(e.marks, 'r', 1, true))
+  end
   keep_result(e, f[9] and f[9] ~= '')
   local ttl = e.result_ttl
   if not is_success and ttl == '-' then ttl = '31536000' end -- as RQ: a year for failures
@@ -137,7 +143,7 @@ local function finish(e, has_dependents)
     redis.call('EXPIRE', e.key, ttl)
     if dependencies then redis.call('EXPIRE', dependencies, ttl) end
   end
-  e.value, e.view = nil, nil -- they may be long, and a function of a library keeps its tables
+  e.value, e.view, e.printed = nil, nil, nil -- they may be long, and a function of a library keeps its tables
   if is_awaited then settling.add(e.id, e.status, nil, e) end
   return 'ok'
 end
@@ -145,6 +151,7 @@ end
 -- Ends what has ended; returns the answers.
 function turn_ends.end_all()
   ends_by_wip, job_keys, records = {}, {}, {}
+  printed.reset()
   local answers, ends = {}, {}
   for i = 1, tonumber(turn.take()) do ends[i] = take_end() end
   if #ends == 0 then return answers end

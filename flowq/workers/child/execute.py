@@ -42,7 +42,7 @@ from flowq.workers.child.restore import Restorer
 from flowq.workers.child.tags import tag
 from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.messages import End, Settings, Task, failed
-from flowq.workers.output import mark_attempt, open_stream
+from flowq.workers.output import open_stream
 
 log = logging.getLogger("rq.worker")
 
@@ -101,8 +101,6 @@ class Executor:
             job = self._restorer.restore(task)
             self._variables.set(task.job_id, variables_of(job))
             job.knows_itself = True
-            if job.attempt > 1 and self.settings.log_folder:
-                mark_attempt(self.settings.log_folder, job.id, job.attempt)
         except BaseException:  # noqa: BLE001 - the job's data may be anything
             text = format_exc_info(sys.exc_info())
             end = failed(task.number, text, self._started_at, time.time())

@@ -136,7 +136,7 @@ def main(
     outbox.send_ready()
     executor = Executor(settings, shared.report)
     rq_work = RQWork(settings, executor.connection)
-    capture = Capture(settings.log_folder, settings.scratch_folder, shared)
+    capture = Capture(settings.scratch_folder, shared, echoes=settings.echoes)
     share_secrets(outbox, shared, capture)
     shared.note_ready()
     while True:
@@ -247,14 +247,14 @@ def run_tasks(
         end = executor.execute(task, shared.ask_for)
         if os.getpid() != pid:  # the job forked, and the copy returned from the function too
             os._exit(0)
-        if not capture.end(task.job_id):
-            end = end._replace(is_spent=True)
+        end = capture.take(task, end)
         is_spent = end.is_spent
         left -= 1
         if is_spent or left <= (outbox.count + 1 if is_last else 0):
             outbox.flush(end)
         else:
             outbox.add(end)
+        capture.clear()
     outbox.flush()
     return not is_spent
 

@@ -93,7 +93,7 @@ def serve_forks(
     outbox.send_ready()
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
-    capture = Capture(settings.log_folder, settings.scratch_folder, shared)
+    capture = Capture(settings.scratch_folder, shared, echoes=settings.echoes)
     child.share_secrets(outbox, shared, capture)
     scripts.prepare()
     do = partial(_do, outbox, lifeline, shared, settings, capture)
