@@ -59,30 +59,44 @@ def check_bounded(found: Printed, text: bytes) -> None:
     assert found.tail == text[max(HEAD_BYTES, len(text) - TAIL_BYTES) :]
 
 
-def test_what_a_job_prints_is_in_the_server_while_it_runs(
+def test_what_jobs_print_is_in_the_server_while_they_run_and_once_however_they_end(
     connection: redis.Redis, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
 ) -> None:
-    go = tmp_path / "go"
-    run = start(connection, {"a": call("print_around", before="one\n", go=str(go), after="two\n")})
-    start_worker(mode=mode)
+    go, last, begun = tmp_path / "go", tmp_path / "last", tmp_path / "begun"
+    jobs = {
+        "a": call("print_around", before="one\n", go=str(go), after="two\n"),
+        "killed": call("print_wait_die", text="first\n", go=str(last)),
+        "stopped": {"run": f"echo words; touch {begun}; sleep 60"},
+    }
+    run = start(connection, jobs)
+    worker = start_worker(mode=mode, concurrency=2)
     wait_until(lambda: text_of(run) == b"one\n", 15)
+    wait_until(lambda: text_of(run, "killed") == b"first\n", 15)
     assert not has_ended(run)
+    assert not has_ended(run, "killed")
     go.touch()
     wait_until(lambda: has_ended(run), 10)
     assert text_of(run) == b"one\ntwo\n"
+    last.touch()
+    wait_until(lambda: has_ended(run, "killed"), 10)
+    assert text_of(run, "killed") == b"first\nthe last words"
+    assert "first\nthe last words" in run.failures()["killed"].traceback
+
+    # The worker is told twice to stop, and kills what runs.
+    wait_until(begun.exists, 15)
+    worker.terminate()
+    wait_until(lambda: connection.hexists(*noted_stop(connection)), 10)
+    told_at = time.monotonic()
+    wait_until(lambda: time.monotonic() > told_at + SECOND_SIGNAL_S, 5)
+    worker.terminate()
+    assert worker.wait(20) == 0
+    assert text_of(run, "stopped") == b"words\n"
+    assert connection.hget(keys.job("r-stopped"), "status") == b"queued"
 
 
-def test_a_job_that_is_killed_has_printed_all_of_it_once(
-    connection: redis.Redis, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
-) -> None:
-    go = tmp_path / "go"
-    run = start(connection, {"a": call("print_wait_die", text="first\n", go=str(go))})
-    start_worker(mode=mode)
-    wait_until(lambda: text_of(run) == b"first\n", 15)
-    go.touch()
-    wait_until(lambda: has_ended(run), 10)
-    assert text_of(run) == b"first\nthe last words"
-    assert "first\nthe last words" in run.failures()["a"].traceback
+def noted_stop(connection: redis.Redis) -> tuple[bytes, str]:
+    [key] = connection.smembers("rq:workers")
+    return key, "shutdown_requested_date"
 
 
 def test_of_a_job_that_prints_very_much_head_and_tail_are_there_while_it_runs(
@@ -99,20 +113,21 @@ def test_of_a_job_that_prints_very_much_head_and_tail_are_there_while_it_runs(
     check_bounded(read(run)[1], (before + after).encode())
 
 
-@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(("concurrency", "seeds"), [(1, range(8)), (2, range(7, 15))])
 def test_no_byte_is_lost_or_doubled_however_often_the_supervisor_reads(
     connection: redis.Redis,
     drain: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     mode: str,
     concurrency: int,
+    seeds: range,
 ) -> None:
     monkeypatch.setattr(children, "LONG_S", 0.0)
     monkeypatch.setattr(monitor, "READ_S", 0.0)
     monkeypatch.setattr(periodic, "PRINTED_S", 0.0)
-    run = start(connection, {f"j{seed}": call("print_chunks", seed=seed) for seed in range(15)})
+    run = start(connection, {f"j{seed}": call("print_chunks", seed=seed) for seed in seeds})
     drain(mode=mode, concurrency=concurrency)
-    for seed in range(15):
+    for seed in seeds:
         check_bounded(read(run, f"j{seed}")[1], b"".join(worker_jobs.chunks_of(seed)))
 
 
@@ -127,8 +142,12 @@ def test_a_gigabyte_costs_the_server_head_and_tail(
     assert connection.hstrlen(keys.printed("r"), "r-a:1") < 2_000
 
 
-def test_each_attempt_has_its_own_output_whoever_writes_its_end(
-    connection: redis.Redis, drain: Callable[..., Any], tmp_path: Path, mode: str
+def test_each_attempt_has_its_own_output_and_a_job_of_no_run_prints_where_the_worker_does(
+    connection: redis.Redis,
+    drain: Callable[..., Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    mode: str,
 ) -> None:
     n = tmp_path / "n"
     shell = f"echo this is try $(cat {n} 2>/dev/null || echo 1); echo 2 > {n}; exit 3"
@@ -140,7 +159,11 @@ def test_each_attempt_has_its_own_output_whoever_writes_its_end(
             "quiet": call("nothing"),
         },
     )
-    drain(mode=mode)
+    Queue(connection=connection).enqueue(worker_jobs.print_much, 0)
+    capfd.readouterr()
+    drain(mode=mode, echoes=False)
+    assert capfd.readouterr().out == "the end"
+    assert connection.keys("rq:flowq:1:printed:*") == [keys.printed("r").encode()]
     assert text_of(run, "a", 1) == b"this is try 1\n"
     assert text_of(run, "a", 2) == b"this is try 2\n"
     assert text_of(run, "b") == b"caf\xc3\xa9 \\xff\x00\x1b[31m\n"
@@ -152,42 +175,20 @@ def test_what_an_attempt_of_a_lost_worker_had_printed_stays(
 ) -> None:
     go = tmp_path / "go"
     run = start(connection, {"a": call("print_around", before="one\n", go=str(go), after="two\n")})
-    lost = start_worker()
+    lost = start_worker(lease_s=2)
     wait_until(lambda: text_of(run) == b"one\n", 15)
     lost.kill()
-    start_worker()
+    start_worker(lease_s=2)
     wait_until(lambda: text_of(run, attempt=2) == b"one\n", 40)
     go.touch()
     wait_until(lambda: has_ended(run), 10)
     assert output_lines(read(run)) == ["one", "--- attempt 2 ---", "one", "two"]
 
 
-def test_a_worker_that_is_told_twice_to_stop_keeps_what_its_jobs_have_printed(
-    connection: redis.Redis, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
-) -> None:
-    begun = tmp_path / "begun"
-    run = start(connection, {"a": {"run": f"echo words; touch {begun}; sleep 60"}})
-    worker = start_worker(mode=mode)
-    wait_until(begun.exists, 15)
-    worker.terminate()
-    wait_until(lambda: connection.hexists(*noted_stop(connection)), 10)
-    told_at = time.monotonic()
-    wait_until(lambda: time.monotonic() > told_at + SECOND_SIGNAL_S, 5)
-    worker.terminate()
-    assert worker.wait(20) == 0
-    assert text_of(run) == b"words\n"
-    assert connection.hget(keys.job("r-a"), "status") == b"queued"
-
-
-def noted_stop(connection: redis.Redis) -> tuple[bytes, str]:
-    [key] = connection.smembers("rq:workers")
-    return key, "shutdown_requested_date"
-
-
 # The budget --------------------------------------------------------------------------------------
 
 
-def test_successes_leave_a_quarter_of_the_budget_to_failures(
+def test_successes_leave_a_quarter_of_the_budget_to_failures_and_all_goes_with_the_run(
     connection: redis.Redis, drain: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLOWQ_RUN_BUDGET_MB", "0.045")
@@ -207,6 +208,9 @@ def test_successes_leave_a_quarter_of_the_budget_to_failures(
     used = int(stored.pop(b"used"))
     assert used >= sum(map(len, stored.values()))
     assert used <= 45_000 + 64 * len(stored)
+    run.remove()
+    assert not connection.exists(keys.printed("r"))
+    assert connection.keys("rq:flowq:1:*:r*") == []
 
 
 def test_large_views_count_in_the_budget_and_the_exit_code_stays(
@@ -222,15 +226,6 @@ def test_large_views_count_in_the_budget_and_the_exit_code_stays(
     assert 1 <= len(kept) < 6
     assert all(end.exit_code == 0 for end in run.ends([f"r-{name}" for name in jobs]))
     assert all(len(value) >= 2_000 for value in run.results().values())
-
-
-def test_output_goes_with_the_run(connection: redis.Redis, drain: Callable[..., Any]) -> None:
-    run = start(connection, {"a": {"run": "echo words"}})
-    drain()
-    assert connection.exists(keys.printed("r"))
-    run.remove()
-    assert not connection.exists(keys.printed("r"))
-    assert connection.keys("rq:flowq:1:*:r*") == []
 
 
 # The server refuses ------------------------------------------------------------------------------
@@ -273,15 +268,6 @@ def test_a_server_that_refuses_fails_no_job_for_its_output_and_that_is_said(
 
 def count_refusals(connection: redis.Redis) -> int:
     return sum(each["count"] for each in connection.info("errorstats").values())
-
-
-def test_output_of_a_job_of_no_run_goes_to_the_workers_own_output(
-    connection: redis.Redis, drain: Callable[..., Any], capfd: pytest.CaptureFixture[str], mode: str
-) -> None:
-    Queue(connection=connection).enqueue(worker_jobs.print_much, 0)
-    drain(mode=mode, echoes=False)
-    assert capfd.readouterr().out == "the end"
-    assert connection.keys("rq:flowq:1:printed:*") == []
 
 
 def test_a_job_that_prints_costs_one_write_more_and_a_quiet_one_no_command(
