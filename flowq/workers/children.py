@@ -511,12 +511,10 @@ class Pool:
     def look_at_output(self, child: Child) -> None:
         """Take the output so far of a long job, and cut its scratch file if that is too large."""
         claim, child_of = child.executing, (child.process.pid, child.shared)
-        is_too_large = self.scratch.is_too_large(child.process.pid)
-        is_long = time.monotonic() - child.shared.begun_at > LONG_S
-        if claim is not None and (is_long or is_too_large):
-            self.scratch.take_so_far(*child_of, claim, child.secrets)
-        if is_too_large:
+        if self.scratch.is_too_large(child.process.pid):
             self.scratch.trim(*child_of, claim, child.secrets)
+        elif claim is not None and time.monotonic() - child.shared.begun_at > LONG_S:
+            self.scratch.take_so_far(*child_of, claim, child.secrets)
 
     def list_news(self) -> list[Claim]:
         """Return the claims of jobs that run and have printed what Redis does not have yet."""

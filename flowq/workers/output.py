@@ -286,22 +286,30 @@ class Scratch:
         return False
 
     def trim(self, pid: int, shared: SharedState, claim: Claim | None, secrets: Secrets) -> None:
-        """Cut a scratch file that is too large, but not in the middle of a secret.
+        """Take what the job of `claim` has printed, and cut its scratch file, which is too large.
 
-        What the job of `claim` has printed since `take_so_far` is counted, and not kept.
+        Not in the middle of a secret. The job prints on meanwhile: what it prints between the last
+        look and the cut is counted, or not even that.
         """
         assert self._folder is not None
         path = scratch_path(self._folder, pid)
         with suppress(OSError), shared.held(BRIEFLY_S) as is_held:
             if not is_held or shared.is_output_closed:
                 return
+            if claim is not None and shared.begun != claim.number:
+                return
             at = _find_cut(path, secrets.mask) if secrets.mask else HALF_BYTES
-            taken, lost = shared.taken_bytes, Printed()
-            if claim is not None and taken >= at:
-                lost.skip(path.stat().st_size - taken)
-                claim.print_rest(lost)
-            os.truncate(path, at)
-            shared.open_output(min(at, taken))
+            with _opened(path, os.O_RDWR) as descriptor:
+                if claim is not None and claim.run_id:
+                    # Twice: the second time is short, so that hardly any last words are lost.
+                    _take_so_far(descriptor, shared, claim, secrets)
+                    _take_so_far(descriptor, shared, claim, secrets)
+                    if (taken := shared.taken_bytes) >= at:
+                        lost = Printed()
+                        lost.skip(os.fstat(descriptor).st_size - taken)
+                        claim.print_more(lost)
+                os.ftruncate(descriptor, at)
+            shared.open_output(min(at, shared.taken_bytes))
 
     def drop(self, pid: int) -> None:
         """Remove the scratch file of a child that has ended."""

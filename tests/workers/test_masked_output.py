@@ -290,3 +290,14 @@ def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
         claim = claim_of(1)
         assert "hunter2" not in scratch.take_rest(7, shared, claim, secrets)
         assert "hunter2" not in text_of(claim)
+
+
+def test_a_file_that_is_cut_costs_no_words_that_were_printed_before(tmp_path: Path) -> None:
+    shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
+    scratch, claim = Scratch(str(tmp_path)), claim_of(shared.begun)
+    (tmp_path / "child-7.out").write_bytes(b"x" * 2_000_000 + b"the end")
+    scratch.trim(7, shared, claim, secrets)
+    scratch.take_rest(7, shared, claim, secrets)
+    assert claim.printed is not None
+    assert claim.printed.size == 2_000_007
+    assert claim.printed.tail == b"x" * (TAIL_BYTES - 7) + b"the end"
