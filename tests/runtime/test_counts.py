@@ -21,7 +21,7 @@ from flowq.render.progress import progress
 from flowq.render.tally import Tally
 from flowq.runtime import counts, keys, retry, runs, scripts
 from flowq.runtime.counts import list_items, read_counted
-from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Retry, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Matrix, Retry, Workflow
 from flowq.status import PROGRESSED, STATE_BY_EVENT
 from tests.runtime.counting import check_counts
 from tests.runtime.language import RUN, Runs, each, job
@@ -279,6 +279,36 @@ def test_reading_them_takes_as_many_commands_for_ten_items_as_for_a_thousand(
         runs.remove(RUN, connection)
     assert costs[1_000][0] < costs[10][0] + 5 < 60
     assert costs[1_000][1] < costs[10][1] + 5_000  # with the answers to this test's questions
+
+
+def test_no_call_of_a_first_count_reads_or_writes_more_than_a_page(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    """Whether the jobs were declared with the run, or added to it."""
+    page, count = 20, 120
+    axes = {"at": list(range(count))}
+    run.submit(
+        job("leg", "give", matrix=Matrix(axes), with_={"value": 1}),
+        job("page", "give", for_each=each(list(range(count))), with_={"value": 1}),
+    )
+    while connection.hget(keys.group(f"{RUN}-page"), "complete") is None:
+        work(max_jobs=100)  # the list comes behind all legs
+    connection.delete(keys.run_counts(RUN), keys.run_states(RUN))
+    calls: list[int] = []
+    moved: list[int] = []
+    answer = [b"more"]
+    while answer[0] == b"more":
+        before = connection.zcard(keys.run_states(RUN))
+        connection.config_resetstat()
+        answer = scripts.COUNT.call(connection, keys.run(RUN), RUN, page)
+        stats: Any = connection.info("commandstats")
+        calls.append(sum(each["calls"] for each in stats.values()))
+        moved.append(connection.zcard(keys.run_states(RUN)) - before)
+    assert answer[0] == b"all"
+    assert sum(moved) == 2 * count
+    assert max(moved) <= page
+    assert max(calls) <= page + 40, calls
+    compare(run)
 
 
 def test_the_items_in_a_state_are_listed_in_pages_and_in_their_order(

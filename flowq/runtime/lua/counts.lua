@@ -1,24 +1,25 @@
 -- counts.lua: How many items of each group of a run are in which state, counted from its events.
 --
 -- Readers call it (flowq/runtime/counts.py); nothing is counted where jobs run, so a run at which nobody
--- looks pays nothing. Each event is read once: a call goes on where the last one ended. Every version
--- writes the events, so the counts are those of the events whichever versions take part in the run. They
--- can be made anew at any time, and expire:
+-- looks pays nothing. Each declared job and each event is read once: a call reads one page of them, and
+-- goes on where the last one ended, so that the server serves others in between. Every version writes the
+-- events, so the counts are those of the events whichever versions take part in the run. They can be made
+-- anew at any time, and expire:
 --   states:R   a sorted set of the items of groups, and of the jobs of workflows that items run, by their
 --              names. A score says the group, the state, the kind and the index of an item, in this order:
 --              ZADD moves a job from one state to another, and a range of scores is a page of items.
---   counts:R   a hash: run (FORMAT, and when R was created, in case its id is used again), at (the last event that is
---              counted), size (of states:R), events (the ids of those that concern the run itself or a
---              single job, and are still there: a report of progress replaces the one before), singles
---              (how many these are), failures (the ids of the newest events of jobs
---              that failed), ended ("1": R had ended), groups (how many have numbers), n:NAME (the number
---              of a group), and of each number
+--   counts:R   a hash: run (FORMAT, and when R was created, in case its id is used again), declared (how
+--              many of the jobs that R declares are counted), at (the last event that is counted), size (of
+--              states:R), events (the ids of those that concern the run itself or a single job, and are
+--              still there: a report of progress replaces the one before), singles (how many these are),
+--              failures (the ids of the newest events of jobs that failed), ended ("1": R had ended),
+--              groups (how many have numbers), n:NAME (the number of a group), and of each number
 --              began:N, before:N (when the first of its jobs began, before: before the last retry of the
 --              run), ended:N (when the last one of them has ended), in microseconds since 1970
 --
 -- All others are single jobs: `make`, `page(list)`, and the jobs of a workflow that a single job runs.
 
-local FORMAT = '1 ' -- a version that keeps something else has another one, and makes the counts anew
+local FORMAT = '2 ' -- a version that keeps something else has another one, and makes the counts anew
 local PER_BUCKET = 2 ^ 24 -- items of one declaration, kind and state
 local KINDS, STATES = 4, 16
 local MOST_FAILURES = 100 -- whose events are remembered
@@ -130,15 +131,24 @@ local function read_event(id, f, had_ended)
   return had_ended
 end
 
--- The jobs that the run had before its first event: what is added later is in an event.
-local function read_declared()
-  for _, id in ipairs(redis.call('LRANGE', OURS .. 'jobs:' .. run, 0, -1)) do
+-- The next ones of the jobs that the run declares, at most so many. Jobs that it adds later, such as the
+-- items of a list, are in events. Returns how many of its jobs have been read.
+local function read_declared(from, most)
+  local found = redis.call('LRANGE', OURS .. 'order:' .. run, from, from + most - 1)
+  for _, id in ipairs(found) do
     if string.find(id, '%-%-') then
       local name = redis.call('HGET', keys.job(id), 'flowq_name')
         or settling.facts_of_gone(id, run).name
       if find_group(name) then latest[name], ids[name] = 'deferred', id end
     end
   end
+  return from + #found
+end
+
+-- The next events, at most so many.
+local function read_next(after, most)
+  if most == 0 then return {} end
+  return redis.call('XRANGE', OURS .. 'events:' .. run, after and '(' .. after or '-', '+', 'COUNT', most)
 end
 
 -- The numbers of groups; those that have none get one.
@@ -295,11 +305,11 @@ local function write_events(found, of_singles, kept, had_ended)
 end
 
 -- Counts the next events of a run.
--- ARGV   4 run   5 how many events at most
--- Returns {"none"} where there are no counts: no such run, one that is not committed yet, one of many
--- single jobs, a server that takes no changes; {"more"} when there are more events; or {"all", the hash as
--- {field, value…}, {group, state, kind, count, …} by their numbers, the events of single jobs, the events
--- of the newest failures of others}.
+-- ARGV   4 run   5 how many declared jobs and events at most, together
+-- Returns {"none"} where there are no counts: no such run, one that is not committed yet, one of a version
+-- that did not list what it declares, one of many single jobs, a server that takes no changes; {"more"}
+-- when there may be more of them; or {"all", the hash as {field, value…}, {group, state, kind, count, …} by
+-- their numbers, the events of single jobs, the events of the newest failures of others}.
 -- Idempotent.
 function counts.catch_up(argv)
   run, hash_key, set_key = argv[4], OURS .. 'counts:' .. argv[4], OURS .. 'states:' .. argv[4]
@@ -308,26 +318,31 @@ function counts.catch_up(argv)
   local created_at = of_run[2] and FORMAT .. of_run[2]
   if not created_at or of_run[1] == 'staged' or of_run[1] == 'purging' then return { 'none' } end
   local kept = redis.call('HMGET', hash_key, 'run', 'at', 'size', 'events', 'singles', 'ended',
-    'failures')
+    'failures', 'declared')
   local is_new = not is_usable(kept, created_at)
   if not is_new and int(kept[5]) > MOST_SINGLES or not can_write(created_at) then return { 'none' } end
   if is_new then
-    redis.call('DEL', hash_key, set_key)
+    redis.call('UNLINK', hash_key, set_key) -- DEL would take as long as there are items
+    if redis.call('EXISTS', OURS .. 'order:' .. run) == 0 then return { 'none' } end
     redis.call('HSET', hash_key, 'run', created_at)
     kept = {}
-    read_declared()
   end
-  local found = redis.call('XRANGE', OURS .. 'events:' .. run, kept[2] and '(' .. kept[2] or '-', '+',
-    'COUNT', argv[5])
+  local most = tonumber(argv[5])
+  local before = int(kept[8])
+  local declared = read_declared(before, most)
+  local found = read_next(kept[2], most - (declared - before))
   local had_ended, is_countable = kept[6] == '1', true
   for _, event in ipairs(found) do had_ended = read_event(event[1], event[2], had_ended) end
   local of_singles = read_events(extend(kept[4], singles, math.huge))
-  if is_new or #found > 0 then is_countable = write_events(found, of_singles, kept, had_ended) end
+  if is_new or declared > before or #found > 0 then
+    is_countable = write_events(found, of_singles, kept, had_ended)
+    redis.call('HSET', hash_key, 'declared', declared)
+  end
   for _, key in ipairs({ hash_key, set_key }) do
     redis.call('PEXPIREAT', key, string.format('%.0f', TS * 1000 + KEPT_MS))
   end
   if not is_countable then return { 'none' } end
-  if #found >= tonumber(argv[5]) then return { 'more' } end
+  if declared - before + #found >= most then return { 'more' } end
   return { 'all', redis.call('HGETALL', hash_key), count_all(), of_singles,
     read_failures(redis.call('HGET', hash_key, 'failures')) }
 end
