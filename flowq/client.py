@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from rq.utils import as_text
 
 from flowq import observing, runtime
-from flowq.errors import NotFound, RunNotFound
+from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.event import Event as RunEvent
 from flowq.nearest import did_you_mean
 from flowq.render.groups import count_ends, find_declared
@@ -32,6 +32,7 @@ from flowq.runtime.listening import count_left_alone, find_hosts, find_unattende
 from flowq.runtime.maintenance import Finding
 from flowq.status import (
     ENDED,
+    RUN_ENDED,
     CodeChange,
     Event,
     JobRecord,
@@ -569,7 +570,12 @@ class Run:
 
         Errors: RunNotFound; WrongState if it has not ended: its jobs would go on, with no record.
         """
-        runs.remove_ended(self.run_id, self.connection)
+        state = runs.get_record(self.run_id, self.connection).state
+        if state not in RUN_ENDED and state != "staged":
+            raise WrongState(
+                f"run {self.run_id} has not ended: it is {state}; cancel it first, then remove it"
+            )
+        runs.remove(self.run_id, self.connection)
 
 
 @dataclass(frozen=True, slots=True)

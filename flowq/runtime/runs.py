@@ -560,19 +560,6 @@ def _call_off(run_id: str, connection: Redis) -> None:
     stop(finish(connection, f"cancel:{run_id}"), connection)
 
 
-def remove_ended(run_id: str, connection: Redis) -> None:
-    """Remove a run as `remove` does, if it has ended, or is not submitted completely.
-
-    Errors: RunNotFound; WrongState.
-    """
-    state = get_record(run_id, connection).state
-    if state not in RUN_ENDED and state != "staged":
-        raise WrongState(
-            f"run {run_id} has not ended: it is {state}; cancel it first, then remove it"
-        )
-    remove(run_id, connection)
-
-
 def remove(run_id: str, connection: Redis) -> None:
     """Remove a run with all its jobs, in any state. Idempotent."""
     finish(connection, f"purge:{run_id}")
