@@ -24,6 +24,7 @@ LIMIT_S = 60
 
 METHODS = frozenset({"search", "match", "fullmatch", "sub", "split", "findall", "finditer"})
 BOUNDED = {
+    "replacing._LABEL": "it looks at the name of one job, in tests of users",
     "templates._STRING": "what it looks at has 4,000 characters",
     "grammar._HYPHENED_JOB": "an expression has 4,000 characters",
     "grammar._STRINGS": "an expression has 4,000 characters",
