@@ -293,8 +293,8 @@ def read(
 
     Each event is given once. A follower of a run ends after the run's last event, one of all runs
     does not end. While the server cannot be used, this waits for it, up to `MAX_WAIT_S`, and goes
-    on behind the last event. `while_away` is called meanwhile, and may restart the server; `outage`
-    is told of it. Blocks.
+    on behind the last event. Meanwhile it calls `while_away`, which may restart the server, and
+    reports to `outage`. Blocks.
 
     Errors: UsageError for a position, at once; RunNotFound, also if the run is removed meanwhile;
     redis-py's if the server is away for longer.

@@ -462,8 +462,8 @@ class Conclusions:
     def _keep_printed(self, claim: Claim) -> None:
         """Store what the job has printed; RQ's code knows nothing of it.
 
-        Before the end, so that whoever sees that finds it. A server that refuses it gets the end
-        and a note about the output later.
+        This comes before the end is stored, so a reader who sees the end finds the output. If the
+        server refuses the output, it gets the end, and later a note that the output was dropped.
         """
         try:
             self.redis_side.keep_printed([claim])

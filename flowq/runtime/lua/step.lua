@@ -55,8 +55,8 @@ function step.each_item(list, hash, field, visit)
   return is_end
 end
 
--- A running job is to be stopped, by whoever makes this step; `why` is told at its end, unless it
--- finishes before the stop reaches it.
+-- Lists a running job that the caller of this step has to stop. Its end gets the reason `why`, unless the
+-- job finishes before the stop reaches it.
 function step.must_stop(job, why)
   redis.call('HSET', keys.job(job), 'flowq_reason', why, 'flowq_stopping', 1)
   step.running[#step.running + 1] = job
