@@ -33,7 +33,9 @@ Every error survives `pickle` with its fields: errors travel from children to su
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -350,6 +352,24 @@ class RunNotEnded(FlowqError, TimeoutError):
         return f"run {self.run_id} has not ended within {self.timeout_s:.15g} s: {self.waits_for}"
 
 
+def describe_exit(code: int) -> str:
+    """Return how a process or a command has ended: `exit code 3`, `signal 9 (SIGKILL)`.
+
+    `code` is negative for a signal. A shell, and whoever runs a container, adds 128 instead:
+    `exit code 137 (killed by SIGKILL)`.
+    """
+    if code < 0:
+        return f"signal {-code} ({_name_signal(-code) or 'unknown'})"
+    killed_by = _name_signal(code - 128) if 128 < code < 160 else ""
+    return f"exit code {code} (killed by {killed_by})" if killed_by else f"exit code {code}"
+
+
+def _name_signal(number: int) -> str:
+    with suppress(ValueError):  # not a signal of this platform
+        return signal.Signals(number).name
+    return ""
+
+
 class ShellFailed(FlowqError):
     """A shell command of a job has failed."""
 
@@ -360,7 +380,7 @@ class ShellFailed(FlowqError):
         self.last_line = last_line
 
     def __str__(self) -> str:
-        how = f"exit code {self.args[1]}" if self.args[1] >= 0 else f"signal {-self.args[1]}"
+        how = describe_exit(self.args[1])
         last = f": {self.args[2]}" if self.args[2] else ""
         return f"`{self.args[0]}` ended with {how}{last}"
 

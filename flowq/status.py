@@ -39,6 +39,9 @@ ENDED: frozenset[str] = frozenset(
 )
 """The states of a job that nothing but a retry or a requeue leaves."""
 
+DONE = ENDED - {"canceled", "deleted"}
+"""Those that displays count as done: `12/50`. A canceled job has ended, but nothing was done."""
+
 BAD = ("failed", "stopped", "expired")
 """Those that count as failures, in the order in which displays count them."""
 

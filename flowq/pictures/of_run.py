@@ -17,7 +17,7 @@ from flowq.render.groups import Declared, by_declaration, jobs_inside
 from flowq.render.lines import count
 from flowq.status import (
     ASKING,
-    ENDED,
+    DONE,
     REJECTED,
     TOLERATED,
     JobRecord,
@@ -115,11 +115,11 @@ def _with_states(picture: Picture, statuses: Sequence[RunStatus], job: str) -> P
 
 def _with_state(box: Box, declared: Declared) -> Box:
     counted = declared.items if declared.is_group else declared.inside
-    ended = sum(job.state in ENDED for job in counted)
+    done = sum(job.state in DONE for job in counted)
     box = replace(
         box,
         state=declared.state,
-        how_far=f"{ended}/{len(counted)}" if counted or declared.is_group else "",
+        how_far=f"{done}/{len(counted)}" if counted or declared.is_group else "",
         note=_note(declared),
     )
     if declared.is_group:

@@ -16,7 +16,7 @@ from flowq.graph import Graph, build_graph, sort_by_edges
 from flowq.render.json import write_instant
 from flowq.render.lines import OPEN, count, find_mark, format_duration
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
-from flowq.status import ASKING, TOLERATED
+from flowq.status import ASKING, DONE, TOLERATED
 
 Kind = Literal["call", "run", "workflow", ""]
 """What a job does; empty where that is not known, or where a box stands for several jobs."""
@@ -35,7 +35,7 @@ class Box:
 
     Shape: `level` counts from 0; `is_future` is true of a job that is submitted as a future job,
     `is_open` of one that is declared `deferred`; `condition` is its `if`; `inside` is the workflow
-    that the job runs. In a run: `state`; `how_far` says how many items of a group have ended,
+    that the job runs. In a run: `state`; `how_far` says how many items of a group are done,
     `3/12`; `note` is said beside that, and `reason` is why it is so.
 
     A box that stands for several jobs has those as `members`, and says in `summary` how many they
@@ -91,7 +91,7 @@ class Box:
                     self.summary,
                     *(
                         [state]
-                        if self.how_far and set(states) <= {self.state}
+                        if self.how_far and set(states) <= {self.state} & DONE
                         else counts or [state]
                     ),
                     self.note,

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowq.cells import count_cells, pad
 from flowq.durations import local_time
+from flowq.errors import describe_exit
 from flowq.history import Attempt
 from flowq.render.groups import Declared, count_ends
 from flowq.render.lines import (
@@ -121,7 +122,10 @@ def _attempts(details: JobDetails, unicode: bool) -> Iterator[Line]:
 
 def _why(attempt: Attempt) -> str:
     why = attempt.error or (attempt.reason if attempt.state != "finished" else "")
-    return why if attempt.exit_code is None else f"exit code {attempt.exit_code}: {why}"
+    code = attempt.exit_code
+    if code is None or f"exit code {code}" in why or f"signal {code - 128} " in why:
+        return why
+    return f"{describe_exit(code)}: {why}" if why else describe_exit(code)
 
 
 def _attempt_row(attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]]) -> list[Span]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flowq.status import (
+    DONE,
     ENDED,
     LIST,
     TOLERATED,
@@ -202,8 +203,8 @@ def as_one(declared: Declared, since: datetime | None) -> JobStatus:
         return declared.jobs[0]
     jobs, state = declared.jobs, declared.state
     counted = declared.items if declared.is_group else declared.inside
-    ended = sum(job.state in ENDED for job in counted)
-    how_far = f" {ended}/{len(counted)}" if counted or declared.is_group else ""
+    done = sum(job.state in DONE for job in counted)
+    how_far = f" {done:,}/{len(counted):,}" if counted or declared.is_group else ""
     return replace(
         JobStatus(declared.name + how_far, jobs[0].job_id if jobs else "", state),
         reason=_reason_of(declared),

@@ -24,8 +24,8 @@ from flowq.render.lines import (
     shortened,
     spelled_inside,
 )
-from flowq.render.tally import TALLIED_ENDS, Part, Tally
-from flowq.status import BAD, ENDED, TOLERATED, JobStatus, RunStatus
+from flowq.render.tally import TALLIED_DONE, TALLIED_ENDS, Part, Tally
+from flowq.status import BAD, DONE, ENDED, TOLERATED, JobStatus, RunStatus
 
 STATES = (
     *BAD,
@@ -65,7 +65,10 @@ class _Page:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One line of the table. `lead` draws the tree; `bar` has how much ended well and badly."""
+    """One line of the table. `lead` draws the tree; `bar` has how much was done well and badly.
+
+    A job without a name stands for those that are left out, and the note says how to see them.
+    """
 
     lead: str
     job: JobStatus
@@ -99,7 +102,7 @@ def progress(
     parts = list(tally.parts.values())
     lines = [_headline(status, tally, page)]
     room = None if height is None else height - len(lines)
-    rows = [row for part in parts for row in _tree(part, page, "")]
+    rows = [row for part in parts for row in _tree(part, page, "", f"{status.run_id} ")]
     if room is not None and len(rows) > room:
         rows = [_row_of(part, page, "") for part in parts]
     if room is None or len(rows) <= room:
@@ -110,7 +113,7 @@ def progress(
 
 def _headline(status: RunStatus, tally: Tally, page: _Page) -> Line:
     counts = tally.count_by_state()
-    ended = sum(counts[state] for state in ENDED)
+    done = sum(counts[state] for state in DONE)
     spans: list[Span] = [
         (shortened(printable(status.workflow), max(6, page.width - 26)), "bold"),
         ("  ", ""),
@@ -124,22 +127,32 @@ def _headline(status: RunStatus, tally: Tally, page: _Page) -> Line:
     is_growing = not status.is_ended and any(part.is_growing for part in tally.parts.values())
     so_far = " so far" if is_growing else ""
     spans += [
-        (f"  {ended:,}/{counts.total():,}{so_far}", ""),
+        (f"  {done:,}/{counts.total():,}{so_far}", ""),
         (f"  run {status.run_id}", "dim"),
     ]
     return tuple(spans)
 
 
-def _tree(part: Part, page: _Page, indent: str) -> Iterator[_Row]:
-    """Yield the row of a part, and those of what is inside of it as far as it is of interest."""
+def _tree(part: Part, page: _Page, indent: str, place: str) -> Iterator[_Row]:
+    """Yield the row of a part, and those of what is inside of it as far as it is of interest.
+
+    `place` is what the name of the part follows in the words of `flowq show`: the run, and what the
+    part is inside of; empty inside of a group, whose jobs are many workflows.
+    """
     yield _row_of(part, page, indent)
-    lead = f"{indent}  "
+    lead, shown = f"{indent}  ", f"{place}{part.name}" if place else ""
     if part.state not in ENDED or part.state in BAD:
         for inner in part.parts.values():
-            yield from _tree(inner, page, lead)
+            yield from _tree(inner, page, lead, "" if part.is_group or not shown else f"{shown}.")
     if part.is_group or len(part.failed) > 1:
-        told = [job for job in part.failed.values() if job.error or job.reason]
-        yield from (_Row(lead, job, _note(job, page.now)) for job in told[-_NEWEST:])
+        told = [job for job in part.failed.values() if job.error or job.reason][-_NEWEST:]
+        yield from (_Row(lead, job, _note(job, page.now)) for job in told)
+        bad = {state: part.states[state] for state in BAD if part.states[state]}
+        if told and (left := sum(bad.values()) - len(told)) > 0:
+            says = f"{page.ellipsis} and {left:,} more"
+            if shown and part.is_group:
+                says += f": flowq show {shown} --state {next(iter(bad))}"
+            yield _Row(lead, JobStatus("", "", ""), says)
 
 
 def _row_of(part: Part, page: _Page, indent: str) -> _Row:
@@ -147,10 +160,10 @@ def _row_of(part: Part, page: _Page, indent: str) -> _Row:
         name = part.job.name if not indent else part.name
         return _Row(indent, replace(part.job, name=name), _note(part.job, page.now))
     state, counted = part.state, part.counted
-    ended, total = sum(counted[each] for each in TALLIED_ENDS), counted.total()
+    done, total = sum(counted[each] for each in TALLIED_DONE), counted.total()
     is_over = state in ENDED
     so_far = " so far" if part.is_growing and not is_over and total else ""
-    how_far = f" {ended:,}/{total:,}{so_far}" if total or part.is_group else ""
+    how_far = f" {done:,}/{total:,}{so_far}" if total or part.is_group else ""
     row = JobStatus(
         part.name + how_far,
         "",
@@ -159,7 +172,7 @@ def _row_of(part: Part, page: _Page, indent: str) -> _Row:
         ended_at=part.ended_at if is_over else None,
     )
     bad = sum(counted[each] for each in BAD)
-    bar = (ended - bad, bad, total) if total > 1 and not is_over and not so_far else None
+    bar = (done - bad, bad, total) if total > 1 and not is_over and not so_far else None
     return _Row(indent, row, ", ".join(filter(None, _says(part, row, page))), bar)
 
 
@@ -238,6 +251,8 @@ def _with_name_inside_line(job: JobStatus) -> JobStatus:
 
 def _draw_row(row: _Row, page: _Page, room: int) -> Line:
     job = row.job
+    if not job.name:
+        return ((f"{row.lead}{row.note}", "dim"),)
     look = TOLERATED if job.is_tolerated else job.state
     style = STYLE_BY_STATE.get(look, "")
     room -= count_cells(row.lead)

@@ -178,6 +178,10 @@ def _ended_otherwise(report: Report, unicode: bool) -> Iterator[Line]:
         why = f": {printable(job.reason)}" if job.reason else ""
         line = f"{find_mark(job.state, unicode)} {job.name} {job.state}{why}"
         yield ((line, STYLE_BY_STATE[job.state]),)
+    if left := bad[MAX_FAILURES:]:
+        states = Counter(job.state for job in left)
+        more = ", ".join(f"{number:,} more {state}" for state, number in states.items())
+        yield ((f"{'…' if unicode else '...'} and {more}", "dim"),)
 
 
 _BAD = ("canceled", "expired", "deleted")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flowq.status import (
     BAD,
+    DONE,
     ENDED,
     LIST,
     TOLERATED,
@@ -31,6 +32,7 @@ MAX_FAILED = 100
 """How many failures, the newest, are remembered with their reason."""
 
 TALLIED_ENDS = ENDED | {TOLERATED}
+TALLIED_DONE = DONE | {TOLERATED}
 _EXECUTED = ("finished", *BAD, TOLERATED)
 _PART = re.compile(r"(?P<name>[^\[(.]+)(?:\[.*?\](?=\.|$))?(?:\.|$)")
 _NEVER = datetime.max.replace(tzinfo=UTC)

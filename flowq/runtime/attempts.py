@@ -18,7 +18,7 @@ from rq.utils import as_text, utcformat
 
 from flowq.callables import names_of_exception
 from flowq.durations import write_wait
-from flowq.errors import DoNotRetry, RetryLater, ShellFailed
+from flowq.errors import DoNotRetry, RetryLater, ShellFailed, describe_exit
 from flowq.runtime import scripts
 from flowq.runtime.rq import JobBase
 from flowq.runtime.views import Shown
@@ -76,9 +76,9 @@ class Failure:
 
     @property
     def brief(self) -> str:
-        """The failure in a word or two: `ConnectionError`, `exit code 3`."""
+        """The failure in a few words: `ConnectionError`, `exit code 137 (killed by SIGKILL)`."""
         if self.exit_code is not None:
-            return f"exit code {self.exit_code}"
+            return describe_exit(self.exit_code)
         return self.names[0].rpartition(":")[2] if self.names else "it failed"
 
     def write_cause(self) -> str:

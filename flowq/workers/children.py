@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flowq.errors import UsageError
+from flowq.errors import UsageError, describe_exit
 from flowq.render.lines import spelled
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim
@@ -25,7 +25,6 @@ from flowq.workers.processes import (
     Mode,
     Process,
     await_end,
-    describe_end,
     end_rest,
     is_kill,
     kill_group,
@@ -467,7 +466,7 @@ class Pool:
         was_ready = child.shared.is_ready
         self.restarts.note_end(was_ready=was_ready)
         if not child.is_leaving:
-            log.warning("child %d ended: %s", child.process.pid, describe_end(code))
+            log.warning("child %d ended: %s", child.process.pid, describe_exit(code))
             was_killed = is_kill(code) and not child.killed_because  # not by us, for what it sent
             self.restarts.note_death(
                 *(self.size, child.started_at, time.monotonic()),
@@ -501,7 +500,7 @@ class Pool:
         end_rest(child.shared.pid)
         seconds = time.monotonic() - child.shared.begun_at
         tail = self.scratch.take_rest(child.process.pid, child.shared, claim, child.secrets)
-        how = child.killed_because or describe_end(code)
+        how = child.killed_because or describe_exit(code)
         end = claim.describe_death(how, tail, seconds, code, is_late=child.is_late)
         self.note_end(claim, end._replace(progress=child.shared.find_report(claim.number)))
         child.killed_because, child.is_late = "", False

@@ -70,6 +70,12 @@ def test_a_group_is_one_row_with_how_far_it_is() -> None:
     assert "page" in lines[2]
 
 
+def test_canceled_items_are_not_counted_as_done() -> None:
+    canceled = [(f"thumb[{i}]", f"thumb--{i}", "canceled") for i in range(1, 2_000)]
+    shown = status(("thumb[0]", "thumb--0", "finished"), *canceled)
+    assert collapse(shown)["thumb"].name == "thumb 1/2,000"
+
+
 NESTED = status(
     ("each[0]", "each--0", "finished"),
     ("each[0].box(list)", "each--0--box", "finished"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from flowq.compiling import find_problems
 from flowq.declare.export_python import export_python
 from flowq.declare.export_yaml import export_yaml
 from flowq.declare.python import Workflow as Flow
-from flowq.errors import UsageError, WorkflowInvalid
+from flowq.errors import ShellFailed, UsageError, WorkflowInvalid
 from flowq.functions import read_options
 from flowq.graph import build_graph
 from flowq.planner import make_plan
@@ -195,6 +196,25 @@ def test_the_names_of_a_class_are_those_by_which_it_is_passed_on() -> None:
 def test_what_is_no_time_is_refused(seconds: Any) -> None:
     with pytest.raises(ValueError, match="RetryLater takes seconds"):
         flowq.RetryLater(seconds)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no signals")
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (3, "exit code 3"),
+        (128, "exit code 128"),
+        (137, "exit code 137 (killed by SIGKILL)"),
+        (139, "exit code 139 (killed by SIGSEGV)"),
+        (143, "exit code 143 (killed by SIGTERM)"),
+        (255, "exit code 255"),
+        (-9, "signal 9 (SIGKILL)"),
+    ],
+)
+def test_an_end_by_a_signal_is_called_so_wherever_it_is_told(code: int, how: str) -> None:
+    assert str(ShellFailed("make", code)) == f"`make` ended with {how}"
+    if code > 0:
+        assert Failure(exit_code=code).brief == how
 
 
 def test_a_failure_is_written_as_text_that_every_reader_of_json_accepts() -> None:

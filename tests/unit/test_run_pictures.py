@@ -94,6 +94,16 @@ def test_a_group_inside_of_a_nested_workflow_is_one_box_with_counts() -> None:
     assert (page.state, dict(page.counts)) == ("failed", {"failed": 1, "finished": 1})
 
 
+def test_what_was_canceled_is_not_drawn_as_done() -> None:
+    inside = find(draw(build_graph(OUTER)), "one").inside
+    assert inside is not None
+    items = [JobStatus(f"page[{i}]", f"r-page--{i}", "canceled") for i in range(2)]
+    run = RunStatus("r", "flow", "canceled", {item.name: item for item in items})
+    page = find(draw_run(run, inside), "page")
+    assert page.how_far == "0/2"
+    assert page.words[0] == "2 canceled"
+
+
 def test_what_the_state_does_not_say_stands_beside_it() -> None:
     def note(**said: object) -> str:
         each = replace(JobStatus("gate", "r-gate"), **said)

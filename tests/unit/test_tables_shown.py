@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from flowq.history import Attempt
@@ -28,6 +29,8 @@ def test_the_attempts_of_a_job_fit_80_columns_with_their_errors_below() -> None:
         )
         for number in (1, 2)
     ]
+    said = "The process of the job ended unexpectedly: signal 9 (SIGKILL)"
+    attempts.append(replace(attempts[0], number=3, error=said))
     hosts = {"w1": ("a-host", 4_194_304)}
     details = JobDetails(JobStatus("a", "r-a", "failed"), attempts=attempts, host_by_worker=hosts)
 
@@ -35,7 +38,9 @@ def test_the_attempts_of_a_job_fit_80_columns_with_their_errors_below() -> None:
     table = lines[lines.index("attempts:") :]
 
     assert max(map(len, table)) <= 80
-    assert sum("exit code 137: JobTimeoutException: xxx" in line for line in table) == 2
+    assert table[-1].strip() == said, "how it ended is told once"
+    told = "exit code 137 (killed by SIGKILL): JobTimeoutException: xxx"
+    assert sum(told in line for line in table) == 2
 
 
 def test_the_id_of_a_run_is_whole_at_80_columns() -> None:

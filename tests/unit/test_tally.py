@@ -120,6 +120,21 @@ def test_a_group_has_a_bar_its_rate_and_the_time_left() -> None:
     ]
 
 
+def test_what_was_canceled_is_not_counted_as_done() -> None:
+    run = _group(2_000, 120)
+    left = [_event(4, f"thumb[{i}]", "canceled") for i in range(120, 2_000)]
+    status = fold(run, [*left[:1_000]])
+
+    headline, row = _lines(status, 4)
+    assert headline == "flow  running 4.0s  120/2,000  run r"
+    assert row == "○ thumb 120/2,000     4.0s  █░░░░░░░░░░░░░░░░░░░   6%  deferred, 1,000 canceled"
+
+    status = replace(fold(status, left[1_000:]), state="canceled")
+    headline, row = _lines(status, 4)
+    assert headline.startswith("flow  canceled 4.0s  120/2,000  run r")
+    assert row.endswith("thumb 120/2,000     4.0s  1,880 canceled")
+
+
 def test_nothing_is_said_about_the_time_left_before_it_can_be_known() -> None:
     assert _lines(_group(1_000, 9), 4)[1].endswith(" 0%  started"), "too few items"
     assert _lines(_group(1_000, 400), 1)[1].endswith("40%  started"), "too little time"
@@ -168,10 +183,13 @@ def test_failures_of_a_group_are_shown_at_once_with_their_error() -> None:
     lines = _lines(_group(1_000, 400, failed=5), 4)
 
     assert lines[1].split("  ")[-1] == "started, 5 failed, 100/s, about 6.0s left"
-    assert [line.split() for line in lines[2:]] == [
+    assert [line.split() for line in lines[2:5]] == [
         ["✗", f"thumb[{i}]", "4.0s", "failed,", "ValueError:", f"thumb[{i}]", "is", "bad"]
         for i in (2, 3, 4)
     ]
+    assert lines[5:] == ["  … and 2 more: flowq show r thumb --state failed"]
+    many = _lines(_group(1_000, 400, failed=300), 4)  # more than are remembered with their reason
+    assert many[5:] == ["  … and 297 more: flowq show r thumb --state failed"]
 
 
 def test_a_job_that_waits_for_its_next_try_says_when_and_why() -> None:

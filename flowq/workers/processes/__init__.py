@@ -33,16 +33,6 @@ class Process(Protocol):
         """Kill it and the processes that it started. Idempotent."""
 
 
-def describe_end(code: int) -> str:
-    """Return the result of `Process.find_end` in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:  # not a signal of this platform
-        return f"signal {-code} (unknown)"
-
-
 _KILLS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
