@@ -24,6 +24,7 @@ from flowq.pictures.stored import read_picture, read_workflow
 from flowq.planner import make_plan
 from flowq.runtime import keys, runs
 from flowq.spec import Block, Input, JobSpec, Shell, Workflow
+from tests.runtime.calls import count_calls
 from tests.runtime.language import each, job
 
 Work = Callable[..., None]
@@ -120,10 +121,9 @@ def test_the_submission_needs_no_more_commands_than_the_index(
     bare = make_plan(build_graph(SHOP), {"orders": 3, "note": ""}, "bare")
 
     def count(of: Any) -> int:
-        before = connection.info("commandstats")
+        before = count_calls(connection)
         runs.submit(of, connection)
-        after = connection.info("commandstats")
-        return sum(after[c]["calls"] - before.get(c, {"calls": 0})["calls"] for c in after)
+        return count_calls(connection) - before
 
     runs.submit(make_plan(build_graph(SHOP), {"orders": 3, "note": ""}, "first"), connection)
 

@@ -16,6 +16,7 @@ from flowq.errors import FutureEnded, JobNotFound
 from flowq.runtime import keys, scripts, steps
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
+from tests.runtime.calls import calls_per_command, count_calls
 
 MANY = 10_000
 SLOW_US = 20_000
@@ -62,12 +63,6 @@ def short_calls(connection: redis.Redis) -> Iterator[None]:
 def processor_time_us(connection: redis.Redis) -> float:
     used = connection.info("cpu")
     return float(used["used_cpu_user"] + used["used_cpu_sys"]) * 1e6
-
-
-def calls_per_command(connection: redis.Redis) -> dict[str, int]:
-    ignored = {"cmdstat_info", "cmdstat_config|resetstat"}
-    stats = connection.info("commandstats")
-    return {name: stat["calls"] for name, stat in stats.items() if name not in ignored}
 
 
 def test_ten_thousand_blockers_are_released_in_order_by_short_calls(
@@ -257,10 +252,10 @@ def test_a_link_of_a_chain_is_declared_and_released_by_so_many_commands(
         first = queue.enqueue_many(
             [Queue.prepare_data("time.time", job_id="n0", deferred=True), *jobs]
         )[0]
-        declared = sum(calls_per_command(connection).values())
+        declared = count_calls(connection)
         assert isinstance(first, Job)
         first.release(cascade=True)
-        return declared, sum(calls_per_command(connection).values()) - declared
+        return declared, count_calls(connection) - declared
 
     short, long = count(10), count(60)
     assert (long[0] - short[0]) / 50 <= 11

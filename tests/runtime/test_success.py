@@ -17,6 +17,7 @@ from flowq.runtime.job import get_job
 from flowq.runtime.lookups import read_statuses
 from flowq.runtime.queue import Queue
 from flowq.spec import ALL_TOLERATED, Block, Input, JobSpec, Matrix, Retry, Tolerance, Workflow
+from tests.runtime.calls import count_calls
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -408,18 +409,13 @@ def test_counts_that_an_older_version_did_not_keep_hold_nobody(run: Runs, work: 
 # Cost --------------------------------------------------------------------------------------------
 
 
-def count_commands(connection: Redis) -> int:
-    stats = connection.info("commandstats").values()
-    return sum(one["calls"] for one in stats)
-
-
 def test_success_reads_counts_and_not_the_jobs_before(run: Runs, connection: Redis) -> None:
     needs = [job(f"n{number}", "my_id") for number in range(200)]
     names = tuple(each.name for each in needs)
     run.submit(*needs, job("judged", "my_id", needs=names, if_="always()"))
-    before = count_commands(connection)
+    before = count_calls(connection)
     read_statuses(f"{RUN}-judged", "", RUN, connection)
-    assert count_commands(connection) - before < 10
+    assert count_calls(connection) - before < 10
 
 
 def test_where_nothing_fails_nothing_is_written_for_it(run: Runs, work: Work) -> None:
