@@ -7,6 +7,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers import supervisor
 from flowq.workers.children import MAX_UNREAD_BYTES, Child, Pool
 from flowq.workers.claims import Claim
+from flowq.workers.estimates import Estimates
 from flowq.workers.redis_side import Capacity, RedisSide, Turn
 from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
@@ -65,6 +67,15 @@ def supervisors(monkeypatch: pytest.MonkeyPatch) -> list[Supervisor]:
 
     monkeypatch.setattr(Supervisor, "run", note_and_run)
     return begun
+
+
+@pytest.fixture
+def short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every job is short, and every child quick, however busy the machine is with other things."""
+    learn = Estimates.learn
+    monkeypatch.setattr(Estimates, "learn", lambda self, kind, _: learn(self, kind, 0.0001))
+    monkeypatch.setattr("flowq.workers.monitor.BATCH_S", inf)
+    monkeypatch.setattr("flowq.workers.child.main.FLUSH_S", inf)
 
 
 @pytest.fixture
@@ -347,6 +358,7 @@ def test_two_turns_together_claim_no_more_jobs_than_may_be(
     assert queue.count == 30
 
 
+@pytest.mark.usefixtures("short_jobs")
 def test_the_last_ends_do_not_wait_for_each_other(
     queue: Queue, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
