@@ -25,6 +25,10 @@ from flowq.server import state
 from tests import JOBS_FOLDER
 from tests.workers.forked_workers import Template
 
+LIMIT_S = 60.0
+"""How long a test waits for what would otherwise hang. A busy machine takes many times longer than
+a quiet one, and a test that fails late costs nothing."""
+
 SETTINGS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XDG_RUNTIME_DIR")
 """Variables with which the user of this machine tells rich or flowq something, as with `FLOWQ_…`
 and `RQ_…`. Those of the tests themselves are read when their modules are imported."""
@@ -110,9 +114,11 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """`wait_until(predicate, within_s=20)`: fail when it does not become true in time."""
+    """`wait_until(predicate)`: fail when it does not become true. Only a `within_s` above the usual
+    limit counts."""
 
-    def wait(predicate: Callable[[], object], within_s: float = 20.0) -> None:
+    def wait(predicate: Callable[[], object], within_s: float = LIMIT_S) -> None:
+        within_s = max(within_s, LIMIT_S)
         deadline = time.monotonic() + within_s
         while not predicate():
             if time.monotonic() > deadline:

@@ -215,7 +215,7 @@ class Director:
         for worker in self.workers:
             worker.process.terminate()
         for worker in self.workers:
-            worker.process.wait(20)
+            worker.process.wait(60)
         self.workers.clear()
 
     def drop_curtain(self) -> None:

@@ -39,7 +39,7 @@ def _smoke(toast: str) -> None:
     raise ValueError(f"{toast} is black")
 
 
-def wait_for(file: str, within_s: float = 30.0) -> str:
+def wait_for(file: str, within_s: float = 120.0) -> str:
     """Return when the file exists; `started` beside it tells that somebody waits."""
     Path(f"{file}.started").write_text(str(os.getpid()), encoding="utf-8")
     print("at the door")

@@ -51,7 +51,7 @@ def run_on_terminal(
         written += part
         look(written.decode(errors="replace"))
     os.close(primary)
-    return process.wait(timeout=20), written.decode()
+    return process.wait(timeout=60), written.decode()
 
 
 def screen(written: str) -> list[str]:

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_a_run_whose_jobs_nobody_executes(
     wait_until(lambda: list_runs(connection), within_s=20)
     wait_until(lambda: list_runs(connection)[0].state == "waiting", within_s=20)
     process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=20)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     document: dict[str, Any] = json.loads(stdout)
     assert document["status"] == "canceled"

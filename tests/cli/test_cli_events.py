@@ -170,7 +170,7 @@ def test_ctrl_c_ends_it_without_a_word(
     assert reader.stdout is not None
     reader.stdout.readline()
     reader.send_signal(signal.SIGINT)
-    _, err = reader.communicate(timeout=20)
+    _, err = reader.communicate(timeout=60)
     assert (reader.returncode, err) == (130, "")
 
 
@@ -185,7 +185,7 @@ def test_a_reader_that_stops_early_is_no_error(
     reader.stdout.readline()
     reader.stdout.close()
     assert reader.stderr is not None
-    assert (reader.wait(20), reader.stderr.read()) == (0, "")
+    assert (reader.wait(60), reader.stderr.read()) == (0, "")
 
 
 def test_completion_offers_runs() -> None:

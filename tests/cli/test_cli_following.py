@@ -45,9 +45,9 @@ def test_a_job_is_followed_while_it_runs_and_to_its_end(
 
     assert not (folder / "key").exists()  # so it had not ended
     (folder / "key").touch()
-    stdout, stderr = following.communicate(timeout=20)
+    stdout, stderr = following.communicate(timeout=60)
     assert (following.returncode, stdout, stderr) == (0, "inside\n", "")
-    assert "wait | inside" in door.communicate(timeout=20)[0]
+    assert "wait | inside" in door.communicate(timeout=60)[0]
 
 
 def test_following_an_ended_job_prints_all_of_it_and_says_by_the_code_how_it_ended(
@@ -86,7 +86,7 @@ def test_jobs_of_workers_on_two_hosts_are_followed_from_a_third(
     assert not go.exists()
     go.touch()
     for name, follower in zip(jobs, followers, strict=True):
-        assert follower.communicate(timeout=20) == (f"{name} ends\n", "")
+        assert follower.communicate(timeout=60) == (f"{name} ends\n", "")
         assert follower.returncode == 0
     document = json.loads(call("show", "r", "one", "--json", "--redis-url", redis_url).out)
     assert document["job"]["output"] == [

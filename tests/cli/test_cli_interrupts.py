@@ -52,7 +52,7 @@ def test_a_signal_cancels_the_run_says_so_and_ends_the_workers(
     code: int,
 ) -> None:
     door.send_signal(number)
-    stdout, stderr = door.communicate(timeout=20)
+    stdout, stderr = door.communicate(timeout=60)
 
     assert door.returncode == code
     assert f"canceling run {_newest(connection).run_id}" in stderr
@@ -87,7 +87,7 @@ def test_several_interrupts_at_once_cancel_the_run_and_leave(
     door: subprocess.Popen[str], connection: Redis, wait_until: WaitUntil, times: int
 ) -> None:
     press(door, times)
-    _, stderr = door.communicate(timeout=20)
+    _, stderr = door.communicate(timeout=60)
 
     run = _newest(connection)
     assert door.returncode in LEFT, stderr
@@ -101,7 +101,7 @@ def test_several_interrupts_cancel_the_run_under_load_too(
     door: subprocess.Popen[str], connection: Redis, wait_until: WaitUntil, load: None
 ) -> None:
     press(door, 3, 0.06)
-    _, stderr = door.communicate(timeout=40)
+    _, stderr = door.communicate(timeout=60)
 
     assert door.returncode in LEFT, stderr
     wait_until(lambda: _newest(connection).state == "canceled", within_s=40)
@@ -117,7 +117,7 @@ def test_a_run_that_is_being_submitted_does_not_go_on_when_its_command_leaves(
     wait_until(lambda: client.list_runs(connection, 1), within_s=60)
 
     press(process, times)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode in LEFT, stderr
     if client.list_runs(connection):  # it was submitted before the command left
@@ -140,13 +140,13 @@ def test_several_interrupts_cancel_a_run_that_another_command_has_let_go(
         first = flowq.start(*words)
         wait_until((folder / "key.started").exists, within_s=20)
         first.send_signal(signal.SIGINT)
-        run_id = first.communicate(timeout=20)[1].partition("canceling run ")[2].split(";")[0]
+        run_id = first.communicate(timeout=60)[1].partition("canceling run ")[2].split(";")[0]
         (folder / "key.started").unlink()
     process = flowq.start(verb, run_id)
     wait_until((folder / "key.started").exists, within_s=20)
 
     press(process, 2)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode in LEFT, stderr
     assert f"canceling run {run_id}" in stderr
@@ -165,7 +165,7 @@ def test_a_command_that_leaves_says_that_the_server_does_not_answer(
     os.kill(server_pid, signal.SIGSTOP)
     try:
         press(process, 2)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=60)
     finally:
         os.kill(server_pid, signal.SIGCONT)
 
@@ -181,7 +181,7 @@ def test_an_interrupted_run_still_gives_its_json(
     wait_until((folder / "key.started").exists, within_s=20)
 
     process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=20)
+    stdout, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130
     document = json.loads(stdout)
@@ -212,7 +212,7 @@ def test_a_second_interrupt_leaves_at_once(
         run = client.get_run(_newest(connection).run_id, connection)
         wait_until(lambda: run.status().jobs["after"].state == "canceled")
         door.send_signal(signal.SIGINT)
-        _, stderr = door.communicate(timeout=5)
+        _, stderr = door.communicate(timeout=60)
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -238,7 +238,7 @@ def test_killed_workers_are_replaced_and_the_run_succeeds(
     os.kill(pid, signal.SIGKILL)
     (folder / "key").touch()
 
-    stdout, stderr = door.communicate(timeout=40)
+    stdout, stderr = door.communicate(timeout=60)
 
     assert "the workers have ended (SIGKILL); starting others" in stderr
     assert door.returncode == 0, stdout + stderr
@@ -257,7 +257,7 @@ def test_a_run_goes_on_when_its_private_server_and_the_guardian_are_killed(
     os.kill(guardian_pid, signal.SIGKILL)
     os.kill(server_pid, signal.SIGKILL)
     (folder / "key").touch()
-    stdout, stderr = process.communicate(timeout=40)
+    stdout, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 0, stdout + stderr
 
@@ -268,7 +268,7 @@ def test_without_a_worker_the_waiting_queue_is_named_at_once(flowq: Flowq, redis
 
     line = next(line for line in process.stderr if "no worker" in line)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
 
     assert "no worker listens: jobs wait on the queue default" in line
     assert "flowq worker default --redis-url" in line
@@ -291,7 +291,7 @@ def test_interrupting_a_watch_leaves_the_run_alone(
     watch: subprocess.Popen[str], connection: Redis
 ) -> None:
     watch.send_signal(signal.SIGINT)
-    _, stderr = watch.communicate(timeout=10)
+    _, stderr = watch.communicate(timeout=60)
 
     assert watch.returncode == 130
     assert "the run goes on" in stderr
@@ -302,7 +302,7 @@ def test_a_watch_that_is_interrupted_several_times_still_says_how_to_end_the_run
     watch: subprocess.Popen[str], connection: Redis
 ) -> None:
     press(watch, 3, 0.005)
-    _, stderr = watch.communicate(timeout=10)
+    _, stderr = watch.communicate(timeout=60)
 
     assert watch.returncode in LEFT, stderr
     assert "the run goes on; end it with: flowq cancel" in stderr
@@ -316,7 +316,7 @@ def test_a_reader_that_has_read_enough_is_no_error(flowq: Flowq) -> None:
     os.close(writing)
     os.close(reading)
 
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
 
     assert (process.returncode, stderr) == (0, "")
 
@@ -327,7 +327,7 @@ def test_a_run_whose_reader_leaves_ends_with_the_exit_code_of_the_run(flowq: Flo
     os.close(writing)
     os.close(reading)
 
-    _, stderr = process.communicate(timeout=40)
+    _, stderr = process.communicate(timeout=60)
 
     assert (process.returncode, stderr) == (1, "")
 

@@ -213,8 +213,8 @@ def test_a_run_whose_command_and_workers_were_killed_can_be_let_go_on(
     going_on = flowq.start("release", run.run_id)
     own_runs.wait_until(lambda: run.status().jobs["one"].attempts == 2)
     (folder / "pipe").write_text("on\n")
-    going_on.communicate(timeout=40)
-    watching.communicate(timeout=40)
+    going_on.communicate(timeout=60)
+    watching.communicate(timeout=60)
     assert run.status().state == "succeeded"
 
 
@@ -232,10 +232,10 @@ def test_a_run_that_shared_its_queues_gets_its_own_when_it_is_released_or_retrie
         ("default", f"run.{run.run_id}")
     }
     flowq("cancel", run.run_id)
-    going_on.communicate(timeout=40)
+    going_on.communicate(timeout=60)
     retried = flowq.start("retry", run.run_id)
     own_runs.wait_until(lambda: run.status().jobs["gate"].is_asking)
     flowq("release", run.run_id, "gate")
-    retried.communicate(timeout=40)
+    retried.communicate(timeout=60)
     assert run.status().state == "succeeded"
     assert other.get_status() == "queued"

@@ -181,5 +181,5 @@ def test_a_second_interrupt_during_a_refusal_does_not_say_that_a_run_may_go_on(
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert "leaving; no run was submitted" in stderr

@@ -27,7 +27,7 @@ def test_a_run_that_was_held_starts_waits_for_its_approval_and_is_finished(flowq
     assert f"flowq approve {run_id} publish" in line
     approved = flowq("approve", run_id, "publish")
     assert approved.returncode == 0
-    out, _ = following.communicate(timeout=40)
+    out, _ = following.communicate(timeout=60)
     assert following.returncode == 0, out
     status = json.loads(flowq("status", run_id, "--json").stdout)
     assert status["jobs"]["publish"].pop("approval")["status"] == "approved"
@@ -50,7 +50,7 @@ def test_who_watches_a_run_is_asked_as_well(flowq: Flowq) -> None:
     assert watching.stderr is not None
     assert any(f"flowq approve {run_id} publish" in line for line in watching.stderr)
     flowq("approve", run_id, "publish")
-    watching.communicate(timeout=40)
+    watching.communicate(timeout=60)
     assert watching.returncode == 0
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_waits_for_its_turn_says_for_which_run(flowq: Flowq, folder: 
     turn = next(line for line in second.stderr if "its turn" in line)
     assert f"after {first}; it starts when these have ended" in turn
     assert flowq("cancel", first).returncode == 0
-    second.communicate(timeout=40)
+    second.communicate(timeout=60)
     assert second.returncode == 0
 
 
@@ -102,7 +102,7 @@ def test_all_commands_agree_that_a_run_waits(flowq: Flowq) -> None:
     assert flowq("runs").stdout.splitlines()[1].split()[2] == "waiting"
     assert "state     waiting" in flowq("show", run_id).stdout
     flowq("approve", run_id, "publish")
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
     assert flowq("runs").stdout.splitlines()[1].split()[2] == "succeeded"
 
 
@@ -184,7 +184,7 @@ def test_an_answer_gives_values_and_is_shown(flowq: Flowq, folder: Path) -> None
     assert "the input host is required" in missing.stderr
     approved = flowq("approve", run_id, "ship", "-i", "host=blue", "--note", "seen")
     assert approved.returncode == 0
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
     told = json.loads(flowq("status", run_id, "--json").stdout)["jobs"]["ship"]
     assert told["result"] == "blue 10"
     approval = told["approval"]
@@ -206,7 +206,7 @@ def test_a_rejected_job_is_canceled_and_a_retry_asks_again(flowq: Flowq) -> None
     line = next(line for line in process.stderr if "waits for an approval" in line)
     run_id = line.split()[-2]
     assert flowq("reject", run_id, "publish", "--reason", "not today").returncode == 0
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
     assert process.returncode == 1
     told = json.loads(flowq("status", run_id, "--json").stdout)["jobs"]["publish"]
     assert (told["status"], told["approval"]["status"]) == ("canceled", "rejected")

@@ -55,7 +55,7 @@ def test_a_run_says_who_waits_for_which_failed_job_and_its_command_gets_it_going
     assert _next_note(process) == note
     (folder / "gate").touch()
     _requeue(note)
-    out, err = process.communicate(timeout=40)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert out.count(f"join deferred: {STUCK}: shut failed\n") == 2
     assert "join finished" in out
@@ -66,7 +66,7 @@ def test_the_other_way_out_is_to_cancel_the_run_and_to_retry_it(flowq: Flowq, fo
     process = flowq.start("run", "stuck.yaml", "--quiet")
     run_id = _next_note(process).split("flowq retry ")[1].strip()
     assert flowq("cancel", run_id).returncode == 0
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
     assert process.returncode == 1
     (folder / "gate").touch()
     assert flowq("retry", run_id, "--quiet").returncode == 0
@@ -80,7 +80,7 @@ def test_what_a_requeue_does_not_help_is_not_requeued(flowq: Flowq, folder: Path
     note = _next_note(process)
     assert note.startswith("flowq: join waits for between (skipped) to succeed; end the run with:")
     flowq("cancel", note.split("flowq retry ")[1].strip())
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
 
 
 def test_it_is_said_above_the_table_of_a_terminal(flowq: Flowq, folder: Path) -> None:
@@ -107,5 +107,5 @@ def test_who_watches_is_told_as_well(
     watching = flowq.start("watch", run.run_id, *url)
     assert _next_note(watching) == said
     call("cancel", run.run_id, *url)
-    watching.communicate(timeout=40)
-    running.communicate(timeout=40)
+    watching.communicate(timeout=60)
+    running.communicate(timeout=60)

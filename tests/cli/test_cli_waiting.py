@@ -41,7 +41,7 @@ def test_a_run_is_followed_through_a_refusal(
     with full(operator):
         assert any("cannot be used" in line for line in door.stderr)
         (folder / "key").touch()
-    stdout, stderr = door.communicate(timeout=30)
+    stdout, stderr = door.communicate(timeout=60)
     assert door.returncode == 0, stderr
     assert "cannot be used" not in stderr
     assert "run succeeded" in stdout
@@ -53,7 +53,7 @@ def test_a_run_that_is_given_up_is_named_with_the_command_that_follows_it(
     (run,) = client.list_runs(operator, 1)
     command = f"watch {run.run_id} --redis-url {url}"
     with full(operator):
-        _, stderr = door.communicate(timeout=30)
+        _, stderr = door.communicate(timeout=60)
         assert door.returncode == 4
         *_, waits, named, error = stderr.splitlines()
         assert stderr.count("waiting for it") == 1
@@ -75,7 +75,7 @@ def test_a_command_waits_and_says_so_once(
         process = flowq.start(*named, "--redis-url", url)
         assert process.stderr is not None
         begun = next(line for line in process.stderr if "cannot be used" in line)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert "memory is full" in begun
     assert stderr.count("can be used again") == 1

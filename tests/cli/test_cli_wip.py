@@ -29,7 +29,7 @@ def busy(connection: redis.Redis, redis_url: str, tmp_path: Path) -> Iterator[st
     """A worker that executes a job, whose id this is, until the end of the test."""
     job = Queue(connection=connection).enqueue("marking_jobs.mark", str(tmp_path / "marks"), 60.0)
     worker = start(url=redis_url, mode="warm", paths=[JOBS_FOLDER], name="w", quiet=True)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (tmp_path / "marks").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     yield job.id
@@ -115,4 +115,4 @@ def test_into_a_pipe_comes_a_table_only_when_something_has_changed(
     second = json.loads(process.stdout.readline())
     assert second["jobs"] == [], "though a second had passed, or several, without a line"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=60) == 130

@@ -49,7 +49,7 @@ def test_a_run_is_submitted_waited_for_and_read(play: Play, work: Work) -> None:
     async def story(client: Client) -> None:
         run = await aio.submit(api_jobs.flow, {"n": 3}, connection=client)
         work()
-        assert (await run.wait(10)).state == "succeeded"
+        assert (await run.wait(60)).state == "succeeded"
         assert await run.result("double") == [0, 2, 4]
         assert await run.outputs() == {"total": 6}
         assert (await run.results())["total"] == 6
@@ -117,7 +117,7 @@ def test_a_failure_is_raised_as_without_await(play: Play, work: Work) -> None:
 def test_the_event_loop_goes_on_while_a_run_is_waited_for(play: Play, work: Work) -> None:
     async def story(client: Client) -> None:
         run = await aio.submit(api_jobs.flow, {"n": 1}, connection=client)
-        waiting = [asyncio.create_task(run.wait(20)) for _ in range(5)]
+        waiting = [asyncio.create_task(run.wait(60)) for _ in range(5)]
         for _ in range(100):  # the tasks wait for the server, and others have their turns
             await asyncio.sleep(0.001)
         assert not any(task.done() for task in waiting)
@@ -146,8 +146,9 @@ def test_waiting_goes_on_when_its_connection_is_cut(
 ) -> None:
     async def story(client: Client) -> None:
         run = await aio.submit(api_jobs.flow, connection=client)
-        waiting = asyncio.create_task(run.wait(20))
-        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(run.wait(60))
+        while "xread" not in [client["cmd"] for client in connection.client_list()]:
+            await asyncio.sleep(0.01)
         assert connection.client_kill_filter(_type="normal", skipme=True) > 0
         await asyncio.sleep(0.1)
         work()
@@ -216,7 +217,7 @@ def test_a_submission_that_is_canceled_at_any_command_is_whole_or_not_at_all(
         elif found is not None:
             tidy(connection)
             work()
-            assert found.wait(10).state == "succeeded"
+            assert found.wait(60).state == "succeeded"
     assert outcomes == {False, True}
 
 

@@ -74,7 +74,7 @@ def test_a_warning_stands_at_its_place_in_the_file(tmp_path: Path) -> None:
 def test_each_form_of_a_workflow_is_submitted(given: Any, work: Work) -> None:
     run = flowq.submit(given, {"n": 3})
     work()
-    assert run.wait(10).state == "succeeded"
+    assert run.wait(60).state == "succeeded"
     assert run.outputs() == {"total": 6}
     assert run.record().inputs == {"n": 3}
 
@@ -186,7 +186,7 @@ def test_waiting_listens_and_does_not_poll(connection: Redis) -> None:
 def test_many_threads_wait_for_one_run(work: Work) -> None:
     run = api_jobs.flow.submit(n=3)
     states: list[str] = []
-    threads = [threading.Thread(target=lambda: states.append(run.wait(20).state)) for _ in range(5)]
+    threads = [threading.Thread(target=lambda: states.append(run.wait(60).state)) for _ in range(5)]
     for thread in threads:
         thread.start()
     work()
@@ -195,12 +195,14 @@ def test_many_threads_wait_for_one_run(work: Work) -> None:
     assert states == ["succeeded"] * 5
 
 
-def test_waiting_goes_on_when_its_connections_are_cut(connection: Redis, work: Work) -> None:
+def test_waiting_goes_on_when_its_connections_are_cut(
+    connection: Redis, work: Work, wait_until: Callable[..., None]
+) -> None:
     run = api_jobs.flow.submit(n=3)
     states: list[str] = []
-    waiting = threading.Thread(target=lambda: states.append(run.wait(20).state))
+    waiting = threading.Thread(target=lambda: states.append(run.wait(60).state))
     waiting.start()
-    time.sleep(0.1)
+    wait_until(lambda: "xread" in [client["cmd"] for client in connection.client_list()])
     assert connection.client_kill_filter(_type="normal", skipme=True) > 0
     work()
     waiting.join()
@@ -241,7 +243,7 @@ def test_the_result_of_a_nested_workflow_has_its_outputs(work: Work) -> None:
     outer.workflow("inner", api_jobs.flow, with_={"n": 2})
     run = flowq.submit(outer)
     work()
-    assert run.wait(10).is_ended
+    assert run.wait(60).is_ended
     assert run.result("inner") == {"total": 2}
     assert run.result("inner.count") == [0, 1]
 
@@ -260,7 +262,7 @@ def test_a_retry_runs_what_failed_again(work: Work) -> None:
     assert "fail" in run.retry()
     assert run.cancel() == []
     with pytest.raises(flowq.RunFailed):
-        run.wait(10)
+        run.wait(60)
 
 
 # Finding runs --------------------------------------------------------------------------------

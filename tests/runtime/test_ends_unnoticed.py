@@ -138,7 +138,7 @@ def emptied(run: Runs, rq_command: Callable[..., subprocess.Popen[str]]) -> Runs
         workflow = Workflow("demo", (job("only", "my_id"),), concurrency=Concurrency("nightly"))
         runs.submit(make_plan(build_graph(workflow), {}, run_id), run.connection)
     process = rq_command("empty", "default")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert "1 jobs removed" in output
     return run
 
@@ -360,13 +360,13 @@ def test_cancel_stops_a_job_for_the_end_of_the_run_with_now_alone(
     redis_side = RedisSide(connection, "living", ["default"], 30)
     with connection.pubsub() as commands:
         commands.subscribe(keys.commands("living"))
-        assert commands.get_message(timeout=5)
+        assert commands.get_message(timeout=60)
         redis_side.turn([], Capacity(2, 2, 2))
         redis_side.beat(5.0, 400, [])
         runs.cancel(RUN, connection)
         runs.cancel(RUN, connection)
         runs.cancel(RUN, connection, is_now=True)
-        told = [commands.get_message(timeout=5) for _ in range(4)]
+        told = [commands.get_message(timeout=60) for _ in range(4)]
     stopped = [json.loads(each["data"])["job_id"] for each in told if each]
     assert stopped == [f"{RUN}-other", f"{RUN}-other", f"{RUN}-clean", f"{RUN}-other"]
 

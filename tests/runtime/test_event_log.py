@@ -114,7 +114,7 @@ def follow() -> Iterator[Callable[..., Reader]]:
     yield begin
     for reader in readers:
         reader.is_stopped = True
-        reader.join(20)
+        reader.join(60)
 
 
 # One run ------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_following_ends_with_the_last_event_of_a_run(
     wait_until(lambda: len(reader.events) == 3)
     connection.hset(keys.run("one"), "state", "succeeded")
     add(connection, "one", name="", state="succeeded")
-    reader.join(20)
+    reader.join(60)
     assert not reader.is_alive()
     assert [event.event for event in reader.events] == ["started"] * 3 + ["succeeded"]
 
@@ -171,7 +171,7 @@ def test_following_goes_on_over_the_retry_of_a_run(
     assert reader.is_alive()
     connection.hset(keys.run("one"), "state", "succeeded")
     add(connection, "one", name="", state="succeeded")
-    reader.join(20)
+    reader.join(60)
     assert reader.events[-1].event == "succeeded"
 
 
@@ -428,7 +428,7 @@ def test_a_follower_goes_on_when_the_server_was_killed_and_is_back(
                 add(again, "one", 10)
                 again.hset(keys.run("one"), "state", "succeeded")
                 add(again, "one", name="", state="succeeded")
-                reader.join(20)
+                reader.join(60)
                 assert reader.error is None
                 assert ids(reader.events) == ids(event_log.read("one", again))
                 assert len(reader.events) == 2_511

@@ -128,7 +128,7 @@ def test_the_corpus_script_runs_with_a_worker_beside_it(redis_url: str, tmp_path
     finally:
         serving.terminate()
         script.kill()
-        serving.wait(30)
+        serving.wait(60)
     assert script.returncode == 0, printed
     assert "# Words in out/corpus" in printed
 

@@ -22,7 +22,7 @@ def listen(connection: Redis) -> Iterator[Callable[[str], None]]:
 
         def begin(worker: str) -> None:
             commands.subscribe(keys.commands(worker))
-            assert commands.get_message(timeout=5)
+            assert commands.get_message(timeout=60)
 
         yield begin
 

@@ -357,9 +357,9 @@ def test_an_error_of_the_fallback_does_not_hang_up(fallback: server.Server) -> N
 def test_subscribers_of_the_fallback_hear(fallback: server.Server) -> None:
     with fallback.connect() as connection, connection.pubsub() as subscription:
         subscription.subscribe("news")
-        assert subscription.get_message(timeout=5)["type"] == "subscribe"
+        assert subscription.get_message(timeout=60)["type"] == "subscribe"
         connection.publish("news", "one")
-        assert subscription.get_message(timeout=5)["data"] == b"one"
+        assert subscription.get_message(timeout=60)["data"] == b"one"
 
 
 def test_the_fallback_is_warned_about(fallback: server.Server) -> None:

@@ -37,7 +37,7 @@ def execute(command: str, values: dict[str, Any] | None = None, **more: Any) -> 
     return shell.run({"command": command, **more}, found.__getitem__, Mask())
 
 
-def wait_until(predicate: Callable[[], bool], within_s: float = 10) -> None:
+def wait_until(predicate: Callable[[], bool], within_s: float = 60) -> None:
     end = time.monotonic() + within_s
     while not predicate():
         assert time.monotonic() < end

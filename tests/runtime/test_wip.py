@@ -138,7 +138,7 @@ def test_ten_thousand_jobs_that_were_handed_over_are_counted_and_some_of_them_li
         pipeline.execute()
     subscription = connection.pubsub()
     subscription.subscribe(keys.commands("w"))
-    subscription.get_message(timeout=5)
+    subscription.get_message(timeout=60)
     wip = read_wip(connection)
     assert (len(wip.executions), dict(wip.counts)) == (100, {"handed": 10_000})
     lines = [plain(line) for line in wip_table(wip, 80)]
@@ -183,7 +183,7 @@ def test_a_worker_says_which_run_it_serves_alone(connection: redis.Redis) -> Non
     resting.ping()
     subscription = connection.pubsub()
     subscription.subscribe(keys.commands("w"))
-    subscription.get_message(timeout=5)
+    subscription.get_message(timeout=60)
     first, second = workers_document(list_workers(connection))["workers"]
     assert (first["status"], first["run"], first["queues"]) == ("idle", "r1", [])
     assert (first["mode"], first["concurrency"]) == ("warm", 3)

@@ -78,9 +78,9 @@ def test_a_run_goes_through_though_its_node_changes(
         assert run.returncode == 0, err
         assert json.loads(out)["jobs"]["add"]["results"] == [2, 3, 4]
         look = start(tmp_path, "status", json.loads(out)["run"], *at)
-        assert "succeeded" in look.communicate(timeout=30)[0]
+        assert "succeeded" in look.communicate(timeout=60)[0]
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
     finally:
         for process in (worker, run):
             process.kill()
@@ -111,7 +111,7 @@ def test_all_that_is_flowqs_can_be_removed_from_it(
     assert submitted.wait(30) == 0
     assert find_owner(nodes, f"{PREFIX}:queues").connection.keys(f"{PREFIX}:flowq:*")
     removed = start(tmp_path, "doctor", "--uninstall", "--yes", "--force", "--redis-url", url)
-    out, err = removed.communicate(timeout=30)
+    out, err = removed.communicate(timeout=60)
     assert "removed: runs with their jobs: " in out, err
     wait_until(lambda: not any(_has_left(node) for node in nodes), 20)
 

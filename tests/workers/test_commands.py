@@ -85,7 +85,7 @@ def test_shutdown_lets_the_worker_finish(
     job = queue.enqueue(worker_jobs.sleep, 0.3)
     wait_until(lambda: job.get_status() is JobStatus.STARTED, 10)
     send_shutdown_command(queue.connection, "w")
-    assert worker.wait(10) == 0
+    assert worker.wait(60) == 0
     assert job.get_status() is JobStatus.FINISHED
 
 

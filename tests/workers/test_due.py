@@ -67,7 +67,7 @@ def test_no_retry_is_early_with_rqs_worker(queue: Queue, wait_until: Wait, redis
         wait_until(lambda: job.get_status() is JobStatus.FINISHED, 30)
     finally:
         worker.terminate()  # so that its scheduler ends too
-        worker.wait(20)
+        worker.wait(60)
     starts = [float(at) for at in queue.connection.lrange("starts", 0, -1)]
     assert all(later - earlier >= 1 for earlier, later in pairwise(starts))
 

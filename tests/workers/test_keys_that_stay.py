@@ -25,6 +25,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.steps import run_steps
 from flowq.runtime.uninstalling import uninstall
 from flowq.workers import Worker
+from tests.conftest import LIMIT_S
 
 Drain = Callable[..., Worker]
 WaitUntil = Callable[..., None]
@@ -90,8 +91,8 @@ def list_for_ever(connection: redis.Redis) -> set[bytes]:
 
 
 def clean_up(connection: redis.Redis, drain: Callable[[], object]) -> None:
-    """Work and maintain until nothing is left for ever, but not for long."""
-    deadline = time.monotonic() + 8
+    """Work and maintain until nothing is left for ever."""
+    deadline = time.monotonic() + LIMIT_S
     while list_for_ever(connection) and time.monotonic() < deadline:
         drain()
         put_forward(connection)
@@ -256,6 +257,6 @@ def test_an_uninstall_waits_until_no_worker_lives(
     with pytest.raises(WrongState, match=r"workers of flowq are alive .* stop them first"):
         uninstall(connection, is_forced=True)
     process.terminate()
-    process.wait(20)
+    process.wait(60)
     assert uninstall(connection).runs == 0
     assert not [key for key in connection.keys("*") if b"flowq" in key]

@@ -94,7 +94,7 @@ def test_jobs_that_are_enqueued_one_by_one_are_executed_and_those_of_runs_print(
         printed = read_printed(run.id, [f"{run.id}-total"], place.connection)[f"{run.id}-total"][1]
         assert printed.head.decode().splitlines()[-1] == "adding 3"
         job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 0)
-        assert job.latest_result(timeout=20).return_value == "rested"
+        assert job.latest_result(timeout=60).return_value == "rested"
 
 
 def test_a_workflow_of_another_folder_is_executed_by_workers_that_know_it(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ with flowq.local(workers=1) as place:
         queue = flowq.Queue("pages", connection=place.connection)
         for seconds in (1.2, 0):  # a worker ends after a second if it has another parent
             job = queue.enqueue(api_jobs.nap, seconds)
-            print(job.latest_result(timeout=20).return_value, flush=True)
+            print(job.latest_result(timeout=60).return_value, flush=True)
         sys.exit()  # leaves the block
     os.waitpid(pid, 0)
     print(api_jobs.flow.run(n=3).result("total"), flush=True)
@@ -240,7 +240,7 @@ with flowq.local(workers=1) as place:
     assert process.stdout is not None
     pids = [int(word) for word in process.stdout.readline().split()]
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
     wait_until(lambda: not any(map(is_alive, pids)))
 

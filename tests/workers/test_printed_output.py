@@ -89,7 +89,7 @@ def test_what_jobs_print_is_in_the_server_while_they_run_and_once_however_they_e
     told_at = time.monotonic()
     wait_until(lambda: time.monotonic() > told_at + SECOND_SIGNAL_S, 5)
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
     assert text_of(run, "stopped") == b"words\n"
     assert connection.hget(keys.job("r-stopped"), "status") == b"queued"
 

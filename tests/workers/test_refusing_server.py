@@ -112,7 +112,7 @@ def test_a_worker_that_ends_during_a_refusal_says_its_last_ends_first(
         wait_until((tmp_path / "ran.ended").exists)
         wait_until(lambda: lines_of(tmp_path, "cannot be used"))
         connection.config_set("maxmemory", 0)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
         assert job.get_status() == "finished"
 
 

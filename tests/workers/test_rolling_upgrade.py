@@ -131,7 +131,7 @@ def test_a_newer_worker_executes_what_an_older_version_has_planned(
     code = "import sys; from flowq.workers import main\n"
     code += "main(url=sys.argv[1], mode='warm', paths=[sys.argv[2]], burst=True, quiet=True)"
     assert run_newer(newer_flowq, code, redis_url, JOBS_FOLDER).wait(60) == 0
-    assert run.wait(10).state == "succeeded"
+    assert run.wait(60).state == "succeeded"
     assert run.outputs() == RESULT
 
 
@@ -163,7 +163,7 @@ def test_what_was_planned_before_there_was_a_plain_form_is_executed(
         patch.setattr(planned, "to_wire", lambda value: value)
         run = submit_flow(flow, connection)
     drain()
-    assert run.wait(10).state == "succeeded"
+    assert run.wait(60).state == "succeeded"
     assert run.outputs() == RESULT
 
 

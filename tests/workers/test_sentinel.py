@@ -154,7 +154,7 @@ def test_a_run_whose_url_names_the_sentinels_survives_a_fail_over(
         servers.primary.kill()
         wait_until(lambda: primary_of(sentinel) == servers.replica_port, 15)
         go.touch()
-        out, err = run.communicate(timeout=40)
+        out, err = run.communicate(timeout=60)
     finally:
         run.kill()
     assert run.returncode == 0, err

@@ -147,7 +147,7 @@ def test_ctrl_break_cancels_a_run_as_ctrl_c_does(folder: Path, started: Started)
     try:
         wait_until(began.exists, 30)
         process.send_signal(CTRL_BREAK)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -166,7 +166,7 @@ def test_rqs_own_command_starts_our_worker_and_ctrl_break_lets_it_end(
     try:
         wait_until(lambda: job.return_value() == 3, 30)
         process.send_signal(CTRL_BREAK)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -99,5 +99,5 @@ def test_an_idle_worker_wakes_up_and_ends_when_told(
     job = queue.enqueue(worker_jobs.add, 1, 2)
     wait_until(lambda: job.return_value() == 3, 10)
     worker.terminate()
-    assert worker.wait(10) == 0
+    assert worker.wait(60) == 0
     connection.close()

@@ -66,7 +66,7 @@ def test_a_worker_for_a_run_ends_with_it(
     wait_until(lambda: queue.connection.exists("rq:worker:w"), 10)
     assert worker.poll() is None
     queue.connection.hset(run, "state", "failed")
-    assert worker.wait(5) == 0
+    assert worker.wait(60) == 0
 
 
 def test_a_worker_for_a_run_that_is_gone_ends(start_worker: Start) -> None:

@@ -27,6 +27,8 @@ from flowq.workers import start
 from tests import JOBS_FOLDER
 
 MODES = ("warm", "fork", "multiprocessing")
+LIMIT_S = 600.0
+"""How long looks go on when what they wait for does not happen."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,18 @@ class Comparison:
 
 
 class Sampler:
-    """Two workers of one mode, the first of which is killed, and looks at the registry."""
+    """Two workers of one mode, the first of which is killed, and looks at the registry.
+
+    `late_s` is the longest that a look took, with the pause behind it, beyond that pause: a machine
+    that keeps the looks waiting also keeps the workers waiting.
+    """
 
     def __init__(self, url: str, connection: redis.Redis, mode: str, folder: Path) -> None:
         self.connection = connection
         self.file = folder / f"{mode}.log"
         self.samples: list[Sample] = []
         self.killed_at = float("inf")
+        self.late_s = 0.0
         options = {"url": url, "mode": mode, "paths": [JOBS_FOLDER], "lease_s": 1.0}
         options["preload"] = ["marking_jobs"]  # the look at a job begins when its process does
         self.first = start(**options, name="first", concurrency=2, quiet=True)
@@ -90,11 +97,23 @@ class Sampler:
 
     def look_until(self, is_over: Callable[[Sampler], bool], every_s: float) -> None:
         """Look again and again."""
+        deadline = time.monotonic() + LIMIT_S
         while not is_over(self):
+            assert time.monotonic() < deadline, f"only {len(self.samples)} looks at {self.counts()}"
             begin = time.time()
             wip = read_wip(self.connection, limit=None)
             self.samples.append(Sample(begin, time.time(), wip))
             time.sleep(every_s)
+            self.late_s = max(self.late_s, time.time() - begin - every_s)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many executions have begun so far, and how many have ended."""
+        executions = read_executions(self.file)
+        return len(executions), sum(each.end < float("inf") for each in executions)
+
+    def has_lost(self) -> bool:
+        """Whether executions were listed as lost."""
+        return any(sample.wip.counts.get("lost") for sample in self.samples)
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the first worker, as a crash of its machine does."""
@@ -157,8 +176,10 @@ class Sampler:
 
 
 def read_executions(file: Path) -> list[Execution]:
-    """Return what the jobs have written down."""
+    """Return what the jobs have written down so far."""
     by_key: dict[tuple[str, int], Execution] = {}
+    if not file.exists():
+        return []
     for line in file.read_text("utf-8").splitlines():
         word, job_id, pid, at = line.split()
         if word == "begins":
@@ -183,8 +204,7 @@ def main() -> None:
             try:
                 sampler.enqueue_long(2)
                 sampler.enqueue(for_each * 8, 1.0, random.Random(mode))
-                while not sampler.file.exists():
-                    time.sleep(0.05)
+                sampler.look_until(lambda it: it.counts()[0] > 0, 0.02)
                 sampler.look_until(lambda it: len(it.samples) >= for_each // 2, 0.02)
                 sampler.kill(sampler.first)
                 sampler.look_until(lambda it: len(it.samples) >= for_each, 0.02)
