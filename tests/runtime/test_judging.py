@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
+from flowq.history import read_attempts
 from flowq.runtime import approvals, keys, retry, runs, scripts
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
+from flowq.runtime.work import _Execution
 from flowq.spec import Approval, JobSpec, Matrix, Workflow
 from flowq.workers.redis_side import Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
@@ -64,6 +66,29 @@ def test_a_condition_over_inputs_decides_whether_anybody_is_asked(
     assert run.states["after"] == "finished"
     assert run.state == "succeeded"
     assert run.status.jobs["publish"].attempts == int(value)
+
+
+def test_a_job_that_is_approved_while_its_if_is_judged_has_one_attempt(
+    run: Runs, work: Work, connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The approval comes between the look for one and the end of the execution that looks."""
+    may_go_on = _Execution._may_go_on
+
+    def look_and_approve(self: _Execution) -> bool:
+        answer = may_go_on(self)
+        if self.job.id == f"{RUN}-publish":
+            approvals.approve(RUN, "publish", connection)
+        return answer
+
+    monkeypatch.setattr(_Execution, "_may_go_on", look_and_approve)
+    run.submit(give("build", True), give("publish", 2, if_="jobs.build.result", approval=ASKS))
+    work()
+    events = list(runs.read_events(RUN, connection))
+    told = [event.state for event in events if event.name == "publish"]
+    assert told == ["queued", "started", "returned", "queued", "started", "finished"]
+    assert run.status.jobs["publish"].attempts == 1
+    assert connection.hget(keys.job(f"{RUN}-publish"), "flowq_attempts") == b"1"
+    assert [attempt.number for attempt in read_attempts(events)["publish"]] == [1]
 
 
 def test_what_its_condition_skips_is_skipped_only_when_its_turn_comes(

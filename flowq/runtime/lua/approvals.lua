@@ -127,6 +127,8 @@ function approvals.hold(argv)
     redis.call('ZADD', PREFIX .. ':deferred:' .. f[2], '+inf', id)
     redis.call('HINCRBY', key, 'flowq_attempts', -1) -- that was none
     if not jobs.begin_again(id) then
+      local told = redis.call('HMGET', key, 'flowq_run', 'flowq_name', 'flowq_approval', 'flowq_approved')
+      if not told[3] or told[4] then runs.log(told[1], id, told[2], 'returned') end -- else it is told that it asks
       local is_queued = jobs.proceed(id, jobs.read_for_enqueue(id))
       if is_queued == nil then return settling.settle_all() or redis.status_reply('OK') end
       if f[4] then redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met') end
