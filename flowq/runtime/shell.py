@@ -7,6 +7,7 @@ process of a command may outlive it, or its worker, on platforms with process gr
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -17,11 +18,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import PureWindowsPath
-from typing import IO, Any, BinaryIO, TextIO
+from typing import IO, Any, TextIO
 
 from flowq import texts
 from flowq.binding import describe_command
@@ -38,6 +40,9 @@ MAX_RESULT_BYTES = 1_000_000
 
 MAX_SHOWN = 200
 """The most characters of a command in a message."""
+
+CHUNK_BYTES = 65_536
+"""How much of the output is read at once."""
 
 GRACE_S = 1.0
 LOOK_S = 0.5
@@ -264,44 +269,90 @@ def _one_line(command: str) -> str:
 
 
 class _Output:
-    """Passes on the output of one stream line by line, and keeps its end.
+    """Passes on the output of one stream in whole lines, and keeps its end.
 
-    The process that reads our own output masks it.
+    What is no whole line, such as a prompt, is passed on when its stream rests: it is seen then, and
+    not lost if this process is killed. The process that reads our own output masks it.
     """
 
     def __init__(self, mask: Mask, target: TextIO) -> None:
         self._mask = mask
         self._target = target
-        self._lines: deque[bytes] = deque()
+        self._pieces: deque[bytes] = deque()
         self._size = 0
         self.is_cut = False
+        self._lock = threading.Lock()
+        self._rest = bytearray()  # a line that has not ended
+        self._passed = 0  # how many bytes of it are passed on
+        self._is_resting = False
 
-    def take(self, stream: BinaryIO) -> None:
+    def take(self, stream: BufferedReader) -> None:
         """Read until all writers have closed the stream."""
         self._target.flush()
         with stream:
-            for line in iter(lambda: stream.readline(MAX_RESULT_BYTES), b""):
-                with suppress(ValueError, OSError):
-                    self._target.write(_shown(line).replace("\r\n", "\n"))
-                self._keep(line)
+            while part := stream.read1(min(CHUNK_BYTES, MAX_RESULT_BYTES)):
+                with self._lock:
+                    self._take(part)
+        with self._lock:
+            self._end_piece()
 
-    def _keep(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._size += len(line)
-        while self._size > MAX_RESULT_BYTES and len(self._lines) > 1:
-            self._size -= len(self._lines.popleft())
+    def pass_on_rest(self) -> None:
+        """Pass on the beginning of a line, unless more of it came since the last call."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._is_resting:
+                end = len(self._rest) - _count_unfinished(self._rest)
+                text, self._passed = self._rest[self._passed : end], max(self._passed, end)
+                self._pass_on(text)
+            self._is_resting = True
+        finally:
+            self._lock.release()
+
+    def _take(self, part: bytes) -> None:
+        self._is_resting = False
+        end = part.rfind(b"\n") + 1
+        if len(self._rest) + (end or len(part)) > MAX_RESULT_BYTES:
+            self._end_piece()
+        self._rest += part[:end]
+        if end:
+            self._end_piece()
+        self._rest += part[end:]
+
+    def _end_piece(self) -> None:
+        """Pass on and keep what was read: whole lines, or a part of a very long one."""
+        piece = bytes(self._rest)
+        text = piece[self._passed :]
+        self._rest.clear()
+        self._passed = 0
+        self._pass_on(text)
+        self._keep(piece)
+
+    def _pass_on(self, text: bytes) -> None:
+        if text:
+            lines = [text] if text.isascii() else text.splitlines(keepends=True)
+            with suppress(ValueError, OSError):
+                self._target.write("".join(map(_shown, lines)).replace("\r\n", "\n"))
+                self._target.flush()
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        while self._size > MAX_RESULT_BYTES and len(self._pieces) > 1:
+            self._size -= len(self._pieces.popleft())
             self.is_cut = True
 
     @property
     def last_line(self) -> str:
         """The last line that is not blank, for display."""
-        lines = (_shown(line).strip() for line in reversed(self._lines))
-        return self._mask.hide(next((line for line in lines if line), ""))
+        lines = (line for piece in reversed(self._pieces) for line in reversed(piece.splitlines()))
+        shown = (_shown(line).strip() for line in lines)
+        return self._mask.hide(next((line for line in shown if line), ""))
 
     def result(self, kind: str) -> Any:
         """Return the job's result of this kind."""
         # Split as bytes: `str.splitlines` splits at more characters.
-        lines = list(map(_decoded, b"".join(self._lines).splitlines(keepends=True)))
+        lines = list(map(_decoded, b"".join(self._pieces).splitlines(keepends=True)))
         if kind == "last":
             last = next((line for line in reversed(lines) if line.strip()), "")
             return last.rstrip("\r\n")
@@ -332,7 +383,28 @@ def _shown(output: bytes) -> str:
     return texts.show(_decoded(output))
 
 
+def _count_unfinished(output: bytes) -> int:
+    """Return how many bytes at the end begin something: a character, or the end of a line."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(output[-4:])
+    return 1 if output.endswith(b"\r") else len(decoder.getstate()[0])
+
+
 def _execute(prepared: _Prepared, output: _Output, errors: _Output) -> int:
+    readers: list[threading.Thread] = []
+    try:
+        code = _execute_leashed(prepared, output, errors, readers)
+    except BaseException:
+        _join(readers)  # they have ended: what they have printed last is in the pipes
+        raise
+    for reader in readers:
+        reader.join()
+    return code
+
+
+def _execute_leashed(
+    prepared: _Prepared, output: _Output, errors: _Output, readers: list[threading.Thread]
+) -> int:
     filled, arguments = prepared.filled, prepared.arguments
     with _leash() as group, ExitStack() as stack:
         options = dict(group, stdin=subprocess.DEVNULL)
@@ -341,25 +413,23 @@ def _execute(prepared: _Prepared, output: _Output, errors: _Output) -> int:
         if filled.assignments:
             options["stdin"] = stack.enter_context(_open_input(filled))
         process = _start(arguments, options)
-        readers = [
-            threading.Thread(target=part.take, args=(stream,), daemon=True)
-            for part, stream in ((output, process.stdout), (errors, process.stderr))
-        ]
-        for reader in readers:
-            reader.start()
+        for part, stream in ((output, process.stdout), (errors, process.stderr)):
+            readers.append(threading.Thread(target=part.take, args=(stream,), daemon=True))
+            readers[-1].start()
         try:
-            code = _wait_for(process)
+            code = _wait_for(process, (output, errors))
         except BaseException:
             kill_tree(process.pid)
             process.kill()
             raise
-        # Its background processes may keep the streams open.
-        until = time.monotonic() + GRACE_S
-        for reader in readers:
-            reader.join(max(0.0, until - time.monotonic()))
-    for reader in readers:
-        reader.join()
+        _join(readers)  # its background processes may keep the streams open
     return code
+
+
+def _join(readers: Iterable[threading.Thread]) -> None:
+    until = time.monotonic() + GRACE_S
+    for reader in readers:
+        reader.join(max(0.0, until - time.monotonic()))
 
 
 def _open_input(filled: Filled) -> AbstractContextManager[IO[bytes]]:
@@ -409,10 +479,12 @@ def _why_not_started(program: str, error: OSError) -> str:
     return f"{program} cannot be executed: {error.strerror or error}"
 
 
-def _wait_for(process: subprocess.Popen[bytes]) -> int:
+def _wait_for(process: subprocess.Popen[bytes], outputs: Iterable[_Output]) -> int:
     while True:  # in short waits, so that a timeout can be raised on every platform
         with suppress(subprocess.TimeoutExpired):
             return process.wait(LOOK_S)
+        for output in outputs:
+            output.pass_on_rest()
 
 
 @contextmanager

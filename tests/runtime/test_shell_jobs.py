@@ -276,6 +276,46 @@ def test_an_exception_ends_the_command_and_all_that_it_started(
     wait_until(lambda: not is_alive(int(pid_file.read_text())))
 
 
+HALF = r"printf 'one\ntwo \303\244 half\303'"
+"""Prints a line that has not ended, and the first half of a character."""
+
+
+def test_a_line_that_has_not_ended_is_passed_on_when_the_command_rests(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = []
+
+    def wait(*_: Any) -> int:
+        written.append(capsys.readouterr().out)
+        if "half" in "".join(written):
+            monkeypatch.undo()
+            raise TimeoutError
+        time.sleep(0.01)
+        raise subprocess.TimeoutExpired("sh", 0.01)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    with pytest.raises(TimeoutError):
+        execute(f"{HALF}; sleep 600")
+    assert "".join(written) == "one\ntwo ä half"
+    assert capsys.readouterr().out == r"\xc3", "what follows is not told twice"
+
+
+def test_the_last_line_of_a_command_that_is_killed_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark = tmp_path / "mark"
+
+    def interrupt(*_: Any) -> int:
+        monkeypatch.undo()
+        wait_until(mark.exists)
+        raise TimeoutError
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
+    with pytest.raises(TimeoutError):
+        execute(f"{HALF}; touch {mark}; sleep 600")
+    assert capsys.readouterr().out == "one\ntwo ä half\\xc3"
+
+
 def test_a_command_does_not_outlive_a_killed_worker(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = (
