@@ -29,12 +29,13 @@ from flowq.runtime.attempts import RetriedJob
 from flowq.runtime.blockers import Blockers
 from flowq.runtime.connections import refuse_unusable
 from flowq.runtime.holds import NO_HOLD, Hold
+from flowq.runtime.printed import has_memory_for
 from flowq.runtime.progress import flush
 from flowq.runtime.rq import POLICY_FIELD
 from flowq.runtime.steps import finish
 from flowq.runtime.unpickling import read_own
 from flowq.runtime.variables import tell_plainly
-from flowq.runtime.views import Shown
+from flowq.runtime.views import Shown, strip_view
 from flowq.runtime.waiting import Wait
 
 if TYPE_CHECKING:
@@ -313,7 +314,9 @@ class Job(RetriedJob):
             super().set_status(status, pipeline)
             self._note_code(pipeline)
             if outcome and self.run_id:
-                pipeline.hset(self.key, keys.VIEW_FIELD, self.shown.at_end(outcome))
+                view = self.shown.at_end(outcome)
+                fits = has_memory_for(view, self.run_id, self.connection)
+                pipeline.hset(self.key, keys.VIEW_FIELD, view if fits else strip_view(view))
             if outcome == "failed" and self.why_final:
                 pipeline.hset(self.key, "flowq_reason", self.why_final)
             if outcome:

@@ -29,6 +29,8 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:code:<run>       HASH: the files of the code that its jobs executed, by digest
     rq:flowq:1:printed:<run>    HASH: what its jobs printed, by job and attempt, and the memory
                                 for it in the field `used` (lua/printed.lua)
+    rq:flowq:1:printing         ZSET of the runs that have such a HASH, by the time at which
+                                maintenance looks whether they are still there
     rq:flowq:1:again:<run>      LIST of the operations that its retry still has to do
     rq:flowq:1:events:<run>     STREAM of its events
     rq:flowq:1:counts:<run>     HASH: what is counted of its events (lua/counts.lua); expires
@@ -79,6 +81,7 @@ CODE_FIELD = "flowq_code"
 
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
+PRINTING = f"{PREFIX}:flowq:{VERSION}:printing"
 FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"
 EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 DEADLINES = f"{PREFIX}:flowq:{VERSION}:deadlines"

@@ -35,6 +35,9 @@ DEFAULT_LEASE_S, LONGEST_LEASE_S = 5.0, 60.0
 PER_PASS = 50
 """How many runs, future jobs and so on a pass handles."""
 
+SWEEP_S = 86_400.0
+"""How often a pass looks whether a run whose jobs have printed is still there."""
+
 LOOKS_PER_PASS = 10
 """Steps in which a pass looks for what ended unnoticed: 2,500 jobs a second, as many as all workers
 together may look at (lua/watching.lua)."""
@@ -100,6 +103,7 @@ def make_pass(connection: Redis) -> Pass:
         for run_id in _due(connection, index, now_s):
             finish(connection, f"purge:{run_id}")
     _forget_canceled(connection, now_s)
+    _sweep_printed(connection, now_s)
     return Pass(steps, findings, failures)
 
 
@@ -130,6 +134,16 @@ def _forget_canceled(connection: Redis, now_s: float) -> None:
                 pipeline.zrem(keys.canceled(queue), job_id)
             pipeline.zrem(keys.FORGOTTEN, entry)
             pipeline.execute()
+
+
+def _sweep_printed(connection: Redis, now_s: float) -> None:
+    """Remove what jobs have printed of runs that a worker of an older version has removed."""
+    for run_id in _due(connection, keys.PRINTING, now_s):
+        if connection.exists(keys.run(run_id)):
+            connection.zadd(keys.PRINTING, {run_id: now_s + SWEEP_S}, xx=True)
+        else:  # no run gets its id again
+            connection.delete(keys.printed(run_id))
+            connection.zrem(keys.PRINTING, run_id)
 
 
 def examine(connection: Redis) -> list[Finding]:

@@ -28,8 +28,9 @@ from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.kept_outputs import is_kept, read_fields
 from flowq.runtime.lookups import read_jobs
 from flowq.runtime.masking import Mask
+from flowq.runtime.printed import has_memory_for
 from flowq.runtime.secrets import read_known
-from flowq.runtime.views import MAX_OUTPUT_BYTES, make_view
+from flowq.runtime.views import MAX_OUTPUT_BYTES, NO_MEMORY, make_view
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.status import RUN_ENDED
 
@@ -122,7 +123,7 @@ def keep_outputs(run_id: str) -> None:
     connection, end = job.connection, job.id.rpartition("-")[2]
     fields = retry_while_unavailable(lambda: read_fields(run_id, connection))
     if _is_wanted(fields, end):
-        written = json.dumps({"end": end, **_make_views(_parse(fields["outputs"]), connection)})
+        written = json.dumps({"end": end, **_make_views(run_id, fields["outputs"], connection)})
         retry_while_unavailable(lambda: _keep(run_id, end, written, connection))
 
 
@@ -130,7 +131,8 @@ def _is_wanted(fields: Mapping[str, str], end: str) -> bool:
     return fields["state"] in RUN_ENDED and fields["ends"] == end and not is_kept(fields)
 
 
-def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
+def _make_views(run_id: str, written: str, connection: Redis) -> dict[str, Any]:
+    outputs = _parse(written)
     views: dict[str, Any] = {}
     errors: dict[str, str] = {}
     late: BaseTimeoutException | None = None
@@ -141,7 +143,9 @@ def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
             if late is not None:
                 raise late
             value = retry_while_unavailable(partial(_evaluated, outputs, name, connection))
-            views[name] = make_view(value, MAX_OUTPUT_BYTES, mask.hide if mask else None)
+            view = make_view(value, MAX_OUTPUT_BYTES, mask.hide if mask else None)
+            fits = has_memory_for(json.dumps(view), run_id, connection)
+            views[name] = view if fits else NO_MEMORY
         except BaseTimeoutException as error:  # it comes once
             late, errors[name] = error, f"the outputs took too long: {error}"
         except RedisError:

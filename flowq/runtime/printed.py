@@ -20,9 +20,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
+from redis.exceptions import ResponseError
+
 from flowq.errors import UsageError
-from flowq.runtime import keys
+from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_each
+from flowq.runtime.views import LARGE_BYTES
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -171,6 +174,16 @@ def read_budget(environment: Mapping[str, str]) -> int | None:
     raise UsageError(
         f"{BUDGET_VARIABLE} is a number of megabytes from 0 to {MAX_BUDGET_MB:,}, not {text!r}"
     )
+
+
+def has_memory_for(view: str, run_id: str, connection: Redis) -> bool:
+    """Whether a run has memory left for a view that no turn writes; then it is counted."""
+    if len(view) <= LARGE_BYTES:
+        return True
+    try:
+        return bool(scripts.CHARGE_VIEW.call(connection, keys.run(run_id), run_id, len(view)))
+    except ResponseError:  # the server refuses to write: the end of the job matters more
+        return False
 
 
 PrintedByJob = dict[str, dict[int, Printed]]

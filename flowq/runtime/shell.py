@@ -271,8 +271,8 @@ def _one_line(command: str) -> str:
 class _Output:
     """Passes on the output of one stream in whole lines, and keeps its end.
 
-    What is no whole line, such as a prompt, is passed on when its stream rests: it is seen then, and
-    not lost if this process is killed. The process that reads our own output masks it.
+    What is no whole line, such as a prompt, is passed on when its stream rests: it is seen then,
+    and not lost if this process is killed. The process that reads our own output masks it.
     """
 
     def __init__(self, mask: Mask, target: TextIO) -> None:
@@ -304,7 +304,7 @@ class _Output:
             if self._is_resting:
                 end = len(self._rest) - _count_unfinished(self._rest)
                 text, self._passed = self._rest[self._passed : end], max(self._passed, end)
-                self._pass_on(text)
+                self._pass_on(bytes(text))
             self._is_resting = True
         finally:
             self._lock.release()
@@ -383,7 +383,7 @@ def _shown(output: bytes) -> str:
     return texts.show(_decoded(output))
 
 
-def _count_unfinished(output: bytes) -> int:
+def _count_unfinished(output: bytearray) -> int:
     """Return how many bytes at the end begin something: a character, or the end of a line."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(output[-4:])

@@ -60,7 +60,7 @@ function lifecycle.purge(run)
     OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'code:' .. run, keys.unended(run),
     OURS .. 'counts:' .. run, OURS .. 'states:' .. run, keys.printed(run),
     OURS .. 'gone:' .. run, OURS .. 'loose:' .. run) -- the last two are of an older version
-  for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched', 'deadlines' }) do
+  for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched', 'deadlines', 'printing' }) do
     redis.call('ZREM', OURS .. index, run)
   end
   for _, entry in ipairs({ 'run:', 'cancel:', 'again:' }) do
