@@ -45,7 +45,7 @@ class Workflow(python.Workflow):
     `inputs` maps names to a default (`{"size": 256}`), to a type for a required input
     (`{"folder": str}`), or to a mapping as in YAML (`{"size": {"type": "int", "default": 256}}`).
     `defaults` has the default options of jobs, `{"timeout": "10m"}`. `env`, `max_parallel`,
-    `concurrency`, `schedule` and `timeout` are as in YAML.
+    `concurrency`, `schedule`, `timeout` and `labels` are as in YAML.
     """
 
     def submit(self, /, **inputs: Any) -> Run:
@@ -62,7 +62,7 @@ class Workflow(python.Workflow):
 def _refuse_options(verb: str, workflow: Spec, inputs: Mapping[str, Any]) -> None:
     """Refuse an option of `flowq.run` that is given as an input. Errors: UsageError."""
     declared = {each.name for each in workflow.inputs}
-    for name in ("timeout", "connection", "imports"):
+    for name in ("timeout", "connection", "imports", "labels"):
         if name in inputs and name not in declared:
             raise UsageError(
                 f"the keywords of {verb}() are inputs, and {workflow.name} has no input {name!r}; "
@@ -99,26 +99,33 @@ def submit(
     *,
     connection: Redis | str | None = None,
     imports: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Check a workflow and its inputs, submit a run, and return it; it needs this process no more.
 
     Atomic: the run is submitted as a whole or, after an error, not at all. If the connection is
     lost at the one moment when that is unknown, a note of the error says so, and names the run.
-    `imports` is as in `load`.
+    `imports` is as in `load`. `labels` are added to those of the workflow, and replace those of the
+    same name; `flowq.runs(labels=…)` finds the run by them. In a job of a run, the run that is
+    submitted has the labels of that one too.
     Errors: WorkflowInvalid, also for the inputs; WorkflowNotFound; UsageError if no connection is
     found; ServerUnavailable for a URL; those of the redis client.
     """
     from flowq import client, local_server  # noqa: PLC0415 - imports RQ
 
     found = get_connection(connection)
-    plan = make_plan(workflow, inputs, imports=imports)
+    plan = make_plan(workflow, inputs, imports=imports, labels=labels)
     if (place := local_server.find_local(found)) is not None:
         place.prepare(plan, found)
     return client.submit(plan, found)
 
 
 def make_plan(
-    workflow: AnyWorkflow, inputs: Mapping[str, Any] | None = None, *, imports: bool = True
+    workflow: AnyWorkflow,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    imports: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a run. Needs no server. Errors: those of `submit`."""
     from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
@@ -128,7 +135,7 @@ def make_plan(
             f'the inputs of a workflow are a mapping, such as {{"count": 3}}, not {inputs!r}'
         )
     spec = as_spec(workflow, imports=imports)
-    return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn)
+    return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn, labels=labels)
 
 
 def as_spec(workflow: AnyWorkflow, *, imports: bool = True) -> Spec:
@@ -154,6 +161,7 @@ def run(
     connection: Redis | str | None = None,
     timeout: float | str | None = None,
     imports: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Submit a run as `submit` does, wait for its end as `Run.wait` does, and return it.
 
@@ -161,7 +169,7 @@ def run(
     finds it, and `cancel` ends it.
     Errors: those of `submit`; RunFailed; RunNotEnded after `timeout`.
     """
-    submitted = submit(workflow, inputs, connection=connection, imports=imports)
+    submitted = submit(workflow, inputs, connection=connection, imports=imports, labels=labels)
     submitted.wait(timeout)
     return submitted
 
@@ -180,13 +188,15 @@ def runs(
     state: str | None = None,
     workflow: str | None = None,
     since: datetime | timedelta | str | None = None,
+    labels: Mapping[str, str] | None = None,
     limit: int = 50,
     connection: Redis | str | None = None,
 ) -> list[Run]:
     """Return the newest runs, newest first.
 
-    `state`, the name of a `workflow`, and `since` select runs; `since` is an aware instant, or how
-    long ago: a timedelta, or a duration ("2d"). Errors: UsageError.
+    `state`, the name of a `workflow`, `since` and `labels`, all of which a run must have, select
+    runs; `since` is an aware instant, or how long ago: a timedelta, or a duration ("2d").
+    Errors: UsageError.
     """
     from flowq import client  # noqa: PLC0415 - imports RQ
 
@@ -196,7 +206,7 @@ def runs(
     if state is not None and state not in client.RUN_STATES:
         raise UsageError(f"a run is never {state!r}, but one of: {', '.join(client.RUN_STATES)}")
     records = client.list_runs(
-        found, limit, state=state, workflow=workflow, since=_read_since(since)
+        found, limit, state=state, workflow=workflow, since=_read_since(since), labels=labels
     )
     return [client.Run(record.run_id, found) for record in records]
 

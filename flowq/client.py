@@ -24,9 +24,10 @@ from rq.utils import as_text
 from flowq import observing, runtime
 from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.event import Event as RunEvent
+from flowq.labels import check_labels
 from flowq.nearest import did_you_mean
 from flowq.render.groups import count_ends, find_declared
-from flowq.runtime import event_log, keys, runs
+from flowq.runtime import event_log, keys, run_lists, runs
 from flowq.runtime.connections import Outage, pause
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
 from flowq.runtime.maintenance import Finding
@@ -184,15 +185,15 @@ def list_runs(
     state: str | None = None,
     workflow: str | None = None,
     since: datetime | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> list[RunRecord]:
-    """Return the records of the newest runs, newest first.
+    """Return the newest runs, newest first. Errors: UsageError for `labels`.
 
-    `state`, `workflow` (a name) and `since` (the time of submission) filter the runs. There is an
-    index by workflow; with `state`, the records of newer runs that do not match are read too.
+    `workflow` (a name) and `labels` have indexes; `state` and `since` (of submission) have none.
     """
     newer = takewhile(
         lambda record: since is None or record.created_at >= since,
-        runs.iterate_runs(connection, workflow),
+        run_lists.iterate_runs(connection, workflow, check_labels(labels)),
     )
     fitting = (record for record in newer if state in (None, record.state))
     return list(islice(fitting, limit))
@@ -207,7 +208,7 @@ def find_run(word: str, connection: Redis) -> Run:
     """
     if match := _LAST.fullmatch(word):
         number = int(match[1] or 1)
-        for record in islice(runs.iterate_runs(connection), number - 1, number):
+        for record in islice(run_lists.iterate_runs(connection), number - 1, number):
             return Run(record.run_id, connection)
         raise NotFound("there are no runs" if number == 1 else f"there are no {number} runs")
     try:
@@ -217,7 +218,7 @@ def find_run(word: str, connection: Redis) -> Run:
             hint = error.hint or f"write {FEWEST_LETTERS} letters of its id, or more"
             raise RunNotFound(word, hint) from None
         is_beginning = find_job(word, connection) is None
-        found = runs.find_run_ids(word, connection) if is_beginning else []
+        found = run_lists.find_run_ids(word, connection) if is_beginning else []
         if not found:
             raise
     if len(found) > 1:
@@ -234,7 +235,7 @@ def heal(connection: Redis) -> list[Finding]:
     from flowq.workers.worker import heal as put_right  # noqa: PLC0415 - other calls need no workers
 
     findings = put_right(connection)
-    runs.index_runs(connection)
+    run_lists.index_runs(connection)
     return findings
 
 

@@ -18,6 +18,7 @@ from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import one_budget
 from flowq.graph import Graph, build_graph
 from flowq.inputs import resolve_inputs
+from flowq.labels import add_labels, check_labels
 from flowq.pictures.stored import make_source
 from flowq.plan import Plan
 from flowq.planner import make_plan
@@ -72,12 +73,15 @@ def compile_plan(
     run_id: str | None = None,
     imports: bool = True,
     warn: Callable[[Problem], object] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Plan:
     """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
 
-    If there are only warnings, `warn` is called with each of them.
-    Errors: WorkflowInvalid with all problems.
+    `labels` are added to those of the workflow (`flowq.labels`). If there are only warnings, `warn`
+    is called with each of them.
+    Errors: WorkflowInvalid with all problems; UsageError for `labels`.
     """
+    more_labels = check_labels(labels)
     with collector_paused():
         graph = build_graph(workflow)
         problems = _find_problems(workflow, graph, imports)
@@ -92,7 +96,8 @@ def compile_plan(
             if warn:
                 warn(problem)
         plan = make_plan(graph, values, run_id or make_run_id())
-        return replace(plan, source=make_source(graph))
+        added = add_labels(plan.labels, more_labels)
+        return replace(plan, source=make_source(graph), labels=added)
 
 
 def make_run_id() -> str:

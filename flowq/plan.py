@@ -313,6 +313,7 @@ class Plan:
     outputs: Outputs | None = None
     timeout_s: float | None = None
     source: Source = Source()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

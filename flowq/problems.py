@@ -73,6 +73,7 @@ RETRIES_OUT_OF_BOUNDS = _register("FQ125", "The numbers of `retries` are within 
 BAD_RETRY_CAUSE = _register(
     "FQ126", "`on` and `never_on` name exception classes and exit codes", "declare"
 )
+BAD_LABEL = _register("FQ131", "Labels are few, and short lines of text", "declare", "planner")
 
 # The graph ----------------------------------------------------------------------------------------
 

@@ -357,9 +357,10 @@ class Workflow:
 
     Units: `timeout_s` in seconds, for a whole run; None for no limit.
     Shape: `jobs` and `inputs` in the order of declaration, with unique names; `outputs` may contain
-    expressions over results; `workflows` has the nested workflows by name. `folder` is the folder
-    of the file (importable during a run), or None. `unread` has the paths of parts that were read
-    only in part, or not at all, because of problems. It is empty for every workflow that can run.
+    expressions over results, `labels` over inputs; `workflows` has the nested workflows by name.
+    `folder` is the folder of the file (importable during a run), or None. `unread` has the paths of
+    parts that were read only in part, or not at all, because of problems. It is empty for every
+    workflow that can run.
     """
 
     name: str
@@ -377,6 +378,7 @@ class Workflow:
     folder: str | None = field(default=None, compare=False)
     unread: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)
     timeout_s: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.jobs)

@@ -373,7 +373,8 @@ class RunRecord:
 
     `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if that
     was no user's wish. `file`: the path of its workflow, if that was read from a file; workflows
-    with the same declarations have the same `digest`. Runs of older versions have neither.
+    with the same declarations have the same `digest`. Runs of older versions have neither. `labels`
+    are texts by name (`flowq.labels`).
     """
 
     run_id: str
@@ -388,6 +389,7 @@ class RunRecord:
     reason: str = ""
     file: str = ""
     digest: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

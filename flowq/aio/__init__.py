@@ -46,10 +46,16 @@ async def submit(
     *,
     connection: Redis,
     imports: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Do as `flowq.submit`. If it is canceled, the run is submitted as a whole or not at all."""
     submitted = await call(
-        api.submit, workflow, inputs, connection=bridge_to(connection), imports=imports
+        api.submit,
+        workflow,
+        inputs,
+        connection=bridge_to(connection),
+        imports=imports,
+        labels=labels,
     )
     return Run(submitted)
 
@@ -61,9 +67,12 @@ async def run(
     connection: Redis,
     timeout: float | str | None = None,
     imports: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Do as `flowq.run`. If it is canceled, the run goes on."""
-    submitted = await submit(workflow, inputs, connection=connection, imports=imports)
+    submitted = await submit(
+        workflow, inputs, connection=connection, imports=imports, labels=labels
+    )
     await submitted.wait(timeout)
     return submitted
 
@@ -94,6 +103,7 @@ async def runs(
     state: str | None = None,
     workflow: str | None = None,
     since: datetime | timedelta | str | None = None,
+    labels: Mapping[str, str] | None = None,
     limit: int = 50,
 ) -> list[Run]:
     """Do as `flowq.runs`."""
@@ -102,6 +112,7 @@ async def runs(
         state=state,
         workflow=workflow,
         since=since,
+        labels=labels,
         limit=limit,
         connection=bridge_to(connection),
     )

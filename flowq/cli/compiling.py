@@ -21,7 +21,11 @@ def load(target: str, imports: bool = False) -> Workflow:
 
 
 def make_plan(
-    target: str, given: Mapping[str, str], inputs_file: str | None, imports: bool
+    target: str,
+    given: Mapping[str, str],
+    inputs_file: str | None,
+    imports: bool,
+    labels: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a run; warnings go to stderr. Errors: those of `compile_plan`.
 
@@ -31,7 +35,7 @@ def make_plan(
     from_file = targets.read_inputs(inputs_file) if inputs_file else {}
     inputs = {**targets.find_inputs(workflow, os.environ), **from_file, **given}
     with terminal.users_code():
-        return compiling.compile_plan(workflow, inputs, imports=imports, warn=_warn)
+        return compiling.compile_plan(workflow, inputs, imports=imports, warn=_warn, labels=labels)
 
 
 def checked_graph(target: str) -> Graph:

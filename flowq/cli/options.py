@@ -172,12 +172,10 @@ def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -
     return given
 
 
-def _named_values(meaning: str) -> Decorator:
-    """Return `-i NAME=VALUE`, which may be given several times: a map by name."""
+def _named_values(meaning: str, *names: str) -> Decorator:
+    """Return an option `NAME=VALUE`, which may be given several times: a map by name."""
     return click.option(
-        "-i",
-        "--input",
-        "given",
+        *(names or ("-i", "--input", "given")),
         multiple=True,
         metavar="NAME=VALUE",
         callback=_split,
@@ -191,3 +189,14 @@ inputs = _named_values(
 )
 
 values = _named_values("An input of the approval; may be repeated.")
+
+labels = _named_values(
+    "A label of the run, besides those of the workflow, which it replaces if it has the same name; "
+    "may be repeated. An empty value removes a label.",
+    "--label",
+    "labels",
+)
+
+having_labels = _named_values(
+    "Only runs with this label; may be repeated, for runs with all of them.", "--label", "labels"
+)

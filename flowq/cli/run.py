@@ -41,6 +41,7 @@ class _WithInputs(click.Command):
 @options.target
 @options.inputs
 @options.inputs_file
+@options.labels
 @options.redis_url
 @options.concurrency
 @click.option(
@@ -60,6 +61,7 @@ def command(
     target: str,
     given: Mapping[str, str],
     inputs_file: str | None,
+    labels: Mapping[str, str],
     redis_url: str | None,
     concurrency: int | None,
     dry_run: bool,
@@ -83,13 +85,14 @@ def command(
 
     \b
       flowq run workflows/sandwich.yaml -i slices=4
+      flowq run workflows/sandwich.yaml --label team=kitchen
       flowq run app.flows:report --redis-url redis://localhost/0 --detach
       flowq run workflows/sandwich.yaml --help     show its inputs
     """
     as_json = as_json or json_lines
     run_options = RunOptions(concurrency, as_json, verbose, quiet, json_lines, all_results)
     with terminal.result_stream(as_json) as out:
-        plan = make_plan(target, given, inputs_file, imports)
+        plan = make_plan(target, given, inputs_file, imports, labels)
         if dry_run:
             terminal.write(written(plan, as_json), out)
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -41,6 +42,7 @@ def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None
     metavar="WHEN",
     help="Only runs submitted since then: 2h or 3d (ago), 2026-11-29 or 2026-11-29T10:00.",
 )
+@options.having_labels
 @options.as_json
 @options.verbose
 def command(
@@ -49,6 +51,7 @@ def command(
     state: str | None,
     workflow: str | None,
     since: datetime | None,
+    labels: Mapping[str, str],
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -58,10 +61,18 @@ def command(
       flowq runs -n 5
       flowq runs --state failed --since 2d
       flowq runs --workflow gallery --json
+      flowq runs --label team=data --label day=2026-11-29
     """
     with terminal.result_stream(as_json) as out, opened_if_used(redis_url) as place:
         records = (
-            client.list_runs(place.connection, limit, state=state, workflow=workflow, since=since)
+            client.list_runs(
+                place.connection,
+                limit,
+                state=state,
+                workflow=workflow,
+                since=since,
+                labels=labels,
+            )
             if place
             else []
         )

@@ -13,7 +13,9 @@ import click
 from flowq.cli import display, options, terminal
 from flowq.cli.place import find_abandoned, opened
 from flowq.client import missing_job
+from flowq.render.details import say_labels
 from flowq.render.groups import as_one, find_declared
+from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
 from flowq.render.tally import Tally
@@ -66,7 +68,10 @@ def command(
         kept = run.kept_outputs()
         width, unicode = display.width_of(out), terminal.can_show(out)
         now = datetime.now(UTC)
-        display.tell(progress(status, now, width, unicode=unicode, tally=tally), out)
+        heading, *lines = progress(status, now, width, unicode=unicode, tally=tally)
+        labels = say_labels(run.record().labels)
+        labeled: list[Line] = [((f"labels: {printable(labels)}", "dim"),)] if labels else []
+        display.tell([heading, *labeled, *lines], out)
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
         if told := find_abandoned(run, status, place):

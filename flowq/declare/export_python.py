@@ -105,7 +105,7 @@ class _Writer:
 
     def option(self, key: str, value: Any) -> Code:
         """Return the value of a key, with handles where expressions are allowed."""
-        if key in ("env", "concurrency"):
+        if key in ("env", "concurrency", "labels"):
             return self.data(value)
         if key == "defaults":
             words = ((k, self.data(v) if k == "cwd" else _plain(v)) for k, v in value.items())

@@ -35,6 +35,7 @@ from flowq.declare.shapes import (
     read_node,
     read_template,
 )
+from flowq.declare.workflow_shapes import LABELS
 from flowq.problems import MISSING_KEY, WRONG_SHAPE
 from flowq.spec import Concurrency, Defaults, Schedule
 
@@ -85,7 +86,8 @@ _IN_A_JOB: Mapping[str, str] = {
     "when": "write `if`",
     "unless": "write `if: not …`",
     **dict.fromkeys(
-        ("schedule", "defaults", "jobs", "finally", "workflows"), "it belongs to the workflow"
+        ("schedule", "defaults", "jobs", "finally", "workflows", "labels"),
+        "it belongs to the workflow",
     ),
 }
 
@@ -479,6 +481,12 @@ WORKFLOW = Vocabulary(
             "Defaults for the keys of all jobs.",
         ),
         "env": Key(job.ENVIRONMENT, _ENV, _ENV_EXAMPLES, attribute="env"),
+        "labels": Key(
+            LABELS,
+            "Texts by name, by which runs are found: `flowq runs --label NAME=VALUE`.",
+            ({"team": "data", "customer": "${{ inputs.customer }}"},),
+            attribute="labels",
+        ),
         "max_parallel": Key(
             POSITIVE,
             "How many jobs of a run may be executed at the same time.",
@@ -529,6 +537,7 @@ _OF_FILES = {
     "name": "the key above is its name",
     "schedule": "it belongs to the whole file",
     "concurrency": "it belongs to the whole file",
+    "labels": "it belongs to the whole file: a run has labels, with all that is in it",
 }
 
 NESTED = Vocabulary(

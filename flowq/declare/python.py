@@ -85,7 +85,7 @@ class Workflow:
     `inputs` maps names to a default (`{"size": 256}`), to a type for a required input
     (`{"folder": str}`), or to a mapping as in YAML (`{"size": {"type": "int", "default": 256}}`).
     `defaults` has the default options of jobs, `{"timeout": "10m"}`. `env`, `max_parallel`,
-    `concurrency`, `schedule` and `timeout` are as in YAML.
+    `concurrency`, `schedule`, `timeout` and `labels` are as in YAML.
     """
 
     item: Any = Handle("item")
@@ -113,6 +113,7 @@ class Workflow:
         concurrency: Any = None,
         schedule: Any = None,
         timeout: float | str | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> None:
         frame = find_caller()
         where = where_of(frame)
@@ -137,6 +138,7 @@ class Workflow:
             "timeout": timeout,
             "concurrency": concurrency,
             "schedule": schedule,
+            "labels": labels,
         }
         for key, value in said.items():
             if value is not None:

@@ -37,6 +37,7 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
     "env": _RUN | _WHERE_IT_RUNS,
     "outputs": _RUN | {"jobs"},
     "concurrency": frozenset({"inputs"}),
+    "labels": _RUN,
     "defaults": _RUN | _WHERE_IT_RUNS,
 }
 """The names that a key of the workflow itself can see."""
@@ -72,6 +73,7 @@ def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
     yield from texts_of(workflow.outputs, ("outputs",))
     if workflow.concurrency is not None:
         yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
+    yield from texts_of(workflow.labels, ("labels",))
     yield from texts_of(workflow.defaults.cwd, ("defaults", "cwd"))
 
 

@@ -115,6 +115,7 @@ def _facts(report: RunReport) -> Iterator[str]:
             (f"input {escaped(name)}", escaped(repr(value)[:_MAX_INPUT]))
             for name, value in record.inputs.items()
         ),
+        *((f"label {escaped(name)}", escaped(said)) for name, said in record.labels.items()),
     ]
     yield "<dl>"
     yield from (f"<dt>{name}</dt><dd>{said}</dd>" for name, said in facts if said)

@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowq.expressions import evaluate, find_references
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.expressions import evaluate, find_references, write
 from flowq.graph import Graph, build_graph, sort_by_edges
+from flowq.labels import add_labels, explain_value
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release, Slot
 from flowq.planner.compile import Frame, fill_in
+from flowq.problems import BAD_LABEL
 from flowq.spec import Concurrency, Workflow
 from flowq.texts import show
 
@@ -50,6 +53,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         order=tuple(enqueue.job_id for enqueue in enqueues),
         outputs=_outputs(frame),
         timeout_s=workflow.timeout_s,
+        labels=add_labels(_labels(workflow, inputs, run), {}),
     )
 
 
@@ -119,6 +123,25 @@ def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency |
     path, text = ("concurrency", "group"), workflow.concurrency.group
     group = evaluate(fill_in(workflow, path, text, inputs=inputs, scope={}))
     return replace(workflow.concurrency, group=show(str(group)))
+
+
+def _labels(
+    workflow: Workflow, inputs: Mapping[str, Any], run: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the labels that a workflow declares, with the inputs filled in. A value that is None
+    is empty. Errors: WorkflowInvalid."""
+    labels, problems = {}, []
+    for name, text in workflow.labels.items():
+        filled = fill_in(workflow, ("labels", name), text, inputs=inputs, scope={"run": run})
+        value = evaluate(filled)
+        labels[name] = "" if value is None else write(value, f"labels.{name}")
+        if reason := explain_value(labels[name]):
+            where = workflow.places.find("labels", name)
+            message = f"the value of the label {name} cannot be used"
+            problems.append(Problem(BAD_LABEL, message, where, reason))
+    if problems:
+        raise WorkflowInvalid(problems)
+    return labels
 
 
 def futures_first(enqueues: Sequence[Enqueue]) -> list[Enqueue]:

@@ -33,6 +33,10 @@ MAX_ARGUMENT = 1000
 """Characters of an argument that are shown."""
 
 
+MAX_LABELS = 60
+"""Characters of the labels of a run that are shown in a line of a table."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobDetails:
     """A job of a run.
@@ -64,8 +68,14 @@ def run_details(
     yield from _field("ended", _time_and_age(record.ended_at, now) if record.ended_at else "")
     for name, value in record.inputs.items():
         yield from _field("input", f"{name} = {value!r}")
+    yield from _field("labels", say_labels(record.labels))
     for change in changes:
         yield from _field("code", _tell_change(change))
+
+
+def say_labels(labels: Mapping[str, str]) -> str:
+    """Return labels as options have them: `customer=acme team=data`."""
+    return " ".join(f"{name}={value}" for name, value in labels.items())
 
 
 def _time_and_age(at: datetime, now: datetime) -> str:
@@ -202,7 +212,7 @@ def runs_table(records: Iterable[RunRecord], now: datetime) -> list[Line]:
     rows = [_run_row(record, now) for record in records]
     if not rows:
         return [(("no runs", "dim"),)]
-    return aligned(("RUN", "WORKFLOW", "STATE", "SUBMITTED", "AGE", "TOOK"), rows)
+    return aligned(("RUN", "WORKFLOW", "STATE", "SUBMITTED", "AGE", "TOOK", "LABELS"), rows)
 
 
 def _run_row(record: RunRecord, now: datetime) -> list[Span]:
@@ -215,6 +225,7 @@ def _run_row(record: RunRecord, now: datetime) -> list[Span]:
         (local_time(record.created_at), "dim"),
         (format_age(record.created_at, now), "dim"),
         (format_duration(took.total_seconds()) if took else "", "dim"),
+        (shortened(printable(say_labels(record.labels)), MAX_LABELS), "dim"),
     ]
 
 

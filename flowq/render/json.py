@@ -128,6 +128,7 @@ def run_document(facts: RunFacts) -> dict[str, Any]:
         **({"reason": status.reason} if status.is_ended and status.reason else {}),
         **times,
         inputs=_to_json_by_name(record.inputs) if record else {},
+        labels=dict(record.labels) if record else {},
         counts=status.count_by_state(),
         jobs=_jobs(facts, status, ""),
         edges=list(facts.edges),
@@ -333,6 +334,7 @@ def _record(record: RunRecord) -> dict[str, Any]:
         "workflow": record.workflow,
         "status": record.state,
         **({"reason": record.reason} if record.reason else {}),
+        "labels": dict(record.labels),
         **_times(record),
     }
 
@@ -438,6 +440,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "run": plan.run_id,
         "workflow": plan.workflow,
         "inputs": to_json(plan.inputs),
+        **({"labels": dict(plan.labels)} if plan.labels else {}),
         **({"outputs": to_json(plan.outputs.template)} if plan.outputs else {}),
         **({"timeout_s": plan.timeout_s} if plan.timeout_s is not None else {}),
         "operations": [_operation(operation) for operation in plan],

@@ -19,6 +19,7 @@ def render_plan(plan: Plan) -> str:
     out = [f"{plan.workflow}: {_summary(plan)}"]
     if plan.timeout_s is not None:
         out.append(f"  timeout={write_seconds(plan.timeout_s)}s")
+    out += [f"  label {name}={spelled_line(value)}" for name, value in plan.labels.items()]
     out += [f"  {name} = {value!r}" for name, value in plan.inputs.items()]
     for index, row in enumerate(rows, 1):
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -48,6 +48,9 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:concurrency:<group>  LIST of the runs of a `concurrency` group; the first runs
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:runs:<workflow>  ZSET of the runs of the workflows of one name, likewise
+    rq:flowq:1:labels:<name>=<value>  ZSET of the runs with this label, likewise
+    rq:flowq:1:labeled          ZSET of "<run> <its labels>" by the time of the next look at whether
+                                an older version has removed the run
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are removed
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
@@ -87,6 +90,7 @@ EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 DEADLINES = f"{PREFIX}:flowq:{VERSION}:deadlines"
 ROUNDS = f"{PREFIX}:flowq:{VERSION}:rounds"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
+LABELED = f"{PREFIX}:flowq:{VERSION}:labeled"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
 FUNCTIONS = f"{PREFIX}:flowq:{VERSION}:functions"
@@ -191,6 +195,11 @@ def run(run_id: str) -> str:
 def runs_of(workflow: str) -> str:
     """The runs of the workflows of one name, by the time of their submission."""
     return f"{RUNS}:{workflow}"
+
+
+def runs_with(label: str, value: str) -> str:
+    """The runs with a label, by the time of their submission."""
+    return f"{PREFIX}:flowq:{VERSION}:labels:{label}={value}"
 
 
 def run_jobs(run_id: str) -> str:

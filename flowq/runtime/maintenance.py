@@ -104,6 +104,10 @@ def make_pass(connection: Redis) -> Pass:
             finish(connection, f"purge:{run_id}")
     _forget_canceled(connection, now_s)
     _sweep_printed(connection, now_s)
+    for entry in _due(connection, keys.LABELED, now_s):
+        from flowq.runtime.run_labels import look_at_labeled  # noqa: PLC0415 - few runs have labels
+
+        look_at_labeled(entry, now_s, connection)
     return Pass(steps, findings, failures)
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text, str_to_date
@@ -51,7 +49,6 @@ from flowq.status import (
 
 if TYPE_CHECKING:
     from redis import Redis
-    from redis.client import Pipeline
 
     from flowq.plan import Plan, Source
 
@@ -63,7 +60,6 @@ LEASE_S = 30 + MAX_WAIT_S
 """How long a submitter may be silent before its uncommitted run is removed: longer than it waits
 for a server that refuses."""
 
-RUNS_PER_READ = 100
 RETENTION_S = 7 * 86_400
 """How long an ended run is kept, unless told otherwise."""
 
@@ -151,6 +147,7 @@ def _stage(
     from flowq.plan import Release  # noqa: PLC0415 - readers write no record
     from flowq.runtime.outputs import fields_of_record  # noqa: PLC0415
     from flowq.runtime.planned import declare_groups, write_timeout  # noqa: PLC0415
+    from flowq.runtime.run_labels import inherit_labels, list_labeled  # noqa: PLC0415
 
     now_s = read_clock(connection)
     record: dict[Any, Any] = {
@@ -178,11 +175,13 @@ def _stage(
         record["concurrency"] = plan.concurrency.group
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
     record |= fields_of_record(plan)
+    labels = inherit_labels(plan.labels, connection)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
     with connection.pipeline() as pipeline:
         pipeline.hset(keys.run(plan.run_id), mapping=record)
         pipeline.zadd(keys.RUNS, {plan.run_id: now_s})
         pipeline.zadd(keys.runs_of(plan.workflow), {plan.run_id: now_s})
+        list_labeled(plan.run_id, labels, now_s, now_s + retention_s, pipeline)
         pipeline.zadd(keys.STAGED, {plan.run_id: now_s + LEASE_S})
         for first in range(0, len(releases), 1_000):
             pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
@@ -228,12 +227,13 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         reason=raw.get("late", ""),
         file=raw.get("file", ""),
         digest=raw.get("digest", ""),
+        labels=json.loads(raw.get("labels", "{}")),
     )
 
 
 _FIELDS_OF_RUN = (
     *("workflow", "state", "held", "inputs", "created_at", "committed_at", "ended_at"),
-    *("folders", "queue", "late", "file", "digest"),
+    *("folders", "queue", "late", "file", "digest", "labels"),
 )
 
 
@@ -352,67 +352,6 @@ def read_entry(event_id: Any, raw: Mapping[Any, Any]) -> Event:
         exit_code=int(fields["exit_code"]) if fields.get("exit_code") else None,
         progress=progress,
     )
-
-
-def iterate_runs(connection: Redis, workflow: str | None = None) -> Iterator[RunRecord]:
-    """Yield all runs, or those of the workflows of one name, newest first."""
-    key = keys.RUNS
-    if workflow is not None and not _has_old_runs(connection):
-        key = keys.runs_of(workflow)
-    for first in count(0, RUNS_PER_READ):
-        run_ids: Any = connection.zrevrange(key, first, first + RUNS_PER_READ - 1)
-        if not run_ids:
-            return
-        for run_id in run_ids:
-            try:
-                record = get_current_record(as_text(run_id), connection)
-            except RunNotFound:  # removed meanwhile
-                continue
-            if workflow in (None, record.workflow):
-                yield record
-
-
-def _has_old_runs(connection: Redis) -> bool:
-    """Whether the oldest run is of a version that had no index of runs by workflow.
-
-    One that such a version submits later, beside newer ones, is listed after `index_runs`.
-    """
-    oldest: Any = connection.zrange(keys.RUNS, 0, 0)
-    if not oldest:
-        return False
-    workflow = as_text(connection.hget(keys.run(as_text(oldest[0])), "workflow") or b"")
-    return connection.zscore(keys.runs_of(workflow), oldest[0]) is None
-
-
-def index_runs(connection: Redis) -> None:
-    """Repair the index of runs by workflow, which older versions neither extend nor trim.
-
-    It adds before it trims: so it also trims a run that it has added after its removal.
-    """
-    scores = {as_text(raw): score for raw, score in connection.zscan_iter(keys.RUNS, count=1_000)}
-    answers = read_each(scores, connection, lambda pipe, run: pipe.hget(keys.run(run), "workflow"))
-    key_by_run = {run_id: keys.runs_of(as_text(name)) for run_id, (name,) in answers if name}
-
-    def add(pipeline: Pipeline, run_id: str) -> None:
-        pipeline.zadd(key_by_run[run_id], {run_id: scores[run_id]}, nx=True)
-
-    list(read_each(key_by_run, connection, add))
-    for raw_key in connection.scan_iter(f"{keys.runs_of('')}*", count=1_000):
-        key = as_text(raw_key)
-        entries = [as_text(raw) for raw, _ in connection.zscan_iter(key, count=1_000)]
-        found = read_each(entries, connection, lambda pipe, run: pipe.zscore(keys.RUNS, run))
-        stale = [run_id for run_id, (score,) in found if score is None]
-        for first in range(0, len(stale), 1_000):
-            connection.zrem(key, *stale[first : first + 1_000])
-
-
-def find_run_ids(beginning: str, connection: Redis) -> list[str]:
-    """Return the ids of runs with this prefix, in no order.
-
-    Scans the ids of all runs, 1,000 per command.
-    """
-    pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", beginning) + "*"
-    return [as_text(raw) for raw, _ in connection.zscan_iter(keys.RUNS, pattern, count=1_000)]
 
 
 def get_current_record(run_id: str, connection: Redis) -> RunRecord:

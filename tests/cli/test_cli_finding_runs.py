@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import redis
 
 from flowq.render.lines import format_age
-from flowq.runtime import keys, runs
+from flowq.runtime import keys, run_lists
 from flowq.runtime.queue import Queue
 from tests.cli.commands import Said
 
@@ -151,7 +152,7 @@ def test_runs_are_filtered_by_state_workflow_and_time(
 def test_a_filter_reads_as_many_runs_as_it_needs(
     call: Call, url: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "RUNS_PER_READ", 2)
+    monkeypatch.setattr(run_lists, "RUNS_PER_READ", 2)
     first = submit(call, url)
     call("cancel", first, *url)
     for _ in range(5):
@@ -181,3 +182,35 @@ def test_words_of_other_tools_lead_to_the_command_that_is_meant(call: Call) -> N
 )
 def test_ages_are_told_in_their_largest_unit(seconds: int, text: str) -> None:
     assert format_age(NOW - timedelta(seconds=seconds), NOW) == text
+
+
+def test_runs_are_found_by_their_labels_which_are_shown(
+    call: Call, url: tuple[str, str], folder: Path
+) -> None:
+    (folder / "labeled.yaml").write_text(
+        "inputs: {day: {type: str}}\n"
+        'labels: {team: data, day: "${{ inputs.day }}"}\njobs: {a: {run: date}}\n'
+    )
+    words = ("labeled.yaml", "-i", "day=sunday", "--label", "ticket=OPS-1", "--label", "team=ops")
+    planned = call("plan", "labeled.yaml", "-i", "day=x")
+    assert "  label team=data\n  label day=x\n" in planned.out
+    assert json.loads(call("run", *words, "--dry-run", "--json").out)["labels"]["team"] == "ops"
+    run_id = call("run", *words, "--detach", *url).out.strip()
+    submit(call, url)
+    labels = {"team": "ops", "day": "sunday", "ticket": "OPS-1"}
+    found = call("runs", "--label", "team=ops", "--label", "day=sunday", "--json", *url)
+    assert [(each["run"], each["labels"]) for each in json.loads(found.out)["runs"]] == [
+        (run_id, labels)
+    ]
+    assert json.loads(call("runs", "--label", "team=data", "--json", *url).out)["runs"] == []
+    line = "team=ops day=sunday ticket=OPS-1"
+    assert line in call("runs", *url).out
+    assert f"labels: {line}\n" in call("status", run_id, *url).out
+    assert f"  labels    {line}\n" in call("show", run_id, *url).out
+    assert json.loads(call("status", run_id, "--json", *url).out)["labels"] == labels
+    report = folder / "report.html"
+    call("report", run_id, "-o", str(report), *url)
+    assert "<dt>label ticket</dt><dd>OPS-1</dd>" in report.read_text("utf-8")
+    refused = call("run", "labeled.yaml", "-i", "day=x", "--label", "a b=c", *url)
+    assert (refused.code, "cannot be the name of a label" in refused.err) == (2, True)
+    assert "is not name=value" in call("runs", "--label", "team", *url).err

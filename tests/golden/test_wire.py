@@ -165,7 +165,7 @@ def test_every_field_that_can_be_written_is_in_the_golden_files() -> None:
 
 
 NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
-    Workflow: {"unread", "timeout_s"},
+    Workflow: {"unread", "timeout_s", "labels"},
     Enqueue: {"does", "is_open", "ended_of", "secrets", "refuses_secrets"},  # written flat
     Join: {"retries"},
     Nested: {"finals", "timeout_s", "secrets"},

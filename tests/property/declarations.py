@@ -72,6 +72,7 @@ arguments = st.dictionaries(
     st.sampled_from(["x", "y-z", "class", "3", "<<", "_u"]), data, max_size=3
 )
 environments = st.dictionaries(st.sampled_from(["KEY", "_x", "on"]), texts, max_size=2)
+labels = st.sampled_from(["", "data", "3.10", "on", "a: b", "${{ inputs.size }}-${{ run.id }}"])
 durations = st.sampled_from([0.5, 0.001, 30, 90, 600, 3600, 86_400, 1.25, 0.00005])
 sources = st.sampled_from(["item.id", "result.links", "result < 0.1", 'item["a: b"]', "not index"])
 counts = st.integers(1, 9)
@@ -199,16 +200,19 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
     inner = {}
     if depth and draw(st.booleans()):
         nested = draw(workflows(depth - 1))
-        inner = {"inner-1": replace(nested, name="inner-1", schedule=None, concurrency=None)}
+        inner = {
+            "inner-1": replace(nested, name="inner-1", schedule=None, concurrency=None, labels={})
+        }
     made = tuple(draw(jobs(name, tuple(inner))) for name in names)
     count = draw(st.integers(0, len(names) - 1)) if draw(st.booleans()) else 0
     main = len(names) - count
     made = (*made[:main], *(replace(job, is_final=True) for job in made[main:]))
     named = {job.workflow for job in made}
-    optional = {
+    optional: dict[str, st.SearchStrategy[Any]] = {
         "description": descriptions,
         "defaults": defaults(),
         "env": environments,
+        "labels": st.dictionaries(st.sampled_from(["team", "a.b/c-1", "3"]), labels, max_size=2),
         "outputs": arguments,
         "max_parallel": counts,
         "concurrency": st.builds(Concurrency, words, st.booleans()),

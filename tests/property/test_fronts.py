@@ -239,7 +239,7 @@ def test_both_fronts_have_one_verdict_on_each_key_of_a_job(key: str, value: Any)
 
 
 @pytest.mark.parametrize(
-    "key", ["description", "env", "max_parallel", "timeout", "concurrency", "schedule"]
+    "key", ["description", "env", "max_parallel", "timeout", "concurrency", "schedule", "labels"]
 )
 @settings(max_examples=60, deadline=None)
 @given(value=anything)

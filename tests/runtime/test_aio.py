@@ -47,7 +47,8 @@ def play(redis_url: str) -> Play:
 
 def test_a_run_is_submitted_waited_for_and_read(play: Play, work: Work) -> None:
     async def story(client: Client) -> None:
-        run = await aio.submit(api_jobs.flow, {"n": 3}, connection=client)
+        labels = {"team": "data"}
+        run = await aio.submit(api_jobs.flow, {"n": 3}, connection=client, labels=labels)
         work()
         assert (await run.wait(60)).state == "succeeded"
         assert await run.result("double") == [0, 2, 4]
@@ -57,7 +58,7 @@ def test_a_run_is_submitted_waited_for_and_read(play: Play, work: Work) -> None:
         assert (await run.record()).workflow == "doubling"
         assert (await run.status()).jobs["total"].state == "finished"
         assert await aio.get_run(run.id, connection=client) == run
-        assert await aio.runs(state="succeeded", connection=client) == [run]
+        assert await aio.runs(state="succeeded", labels=labels, connection=client) == [run]
 
     threads = threading.active_count()
     play(story)

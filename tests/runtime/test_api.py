@@ -94,6 +94,8 @@ def test_what_is_no_workflow_is_refused_with_what_is_one() -> None:
 def test_wrong_inputs_are_refused_and_nothing_is_submitted(connection: Redis) -> None:
     with pytest.raises(flowq.WorkflowInvalid, match="has no input 'm'"):
         api_jobs.flow.submit(m=4)
+    with pytest.raises(flowq.UsageError, match=r"flowq\.submit\(workflow, \{…\}, labels=…\)"):
+        api_jobs.flow.submit(labels={"team": "data"})
     assert connection.keys("rq:*") == []
 
 
@@ -271,11 +273,12 @@ def test_a_retry_runs_what_failed_again(work: Work) -> None:
 def test_runs_are_selected_by_state_workflow_and_time(work: Work) -> None:
     old, failed = api_jobs.flow.submit(), api_jobs.failing.submit()
     work()
-    new = api_jobs.flow.submit()
+    new = flowq.submit(api_jobs.flow, labels={"team": "data"})
     assert flowq.runs() == [new, failed, old]
     assert flowq.runs(limit=1) == [new]
     assert flowq.runs(state="failed") == [failed]
     assert flowq.runs(workflow="doubling", state="succeeded") == [old]
+    assert flowq.runs(labels={"team": "data"}) == [new]
     assert flowq.runs(since="1h") == flowq.runs(since=timedelta(hours=1)) == [new, failed, old]
     assert flowq.runs(since=datetime.now(UTC) + timedelta(hours=1)) == []
 
@@ -287,6 +290,8 @@ def test_what_selects_no_run_by_mistake_is_refused() -> None:
         flowq.runs(since=datetime(2026, 1, 1))  # noqa: DTZ001
     with pytest.raises(flowq.UsageError, match="since 'yesterday' is not a duration"):
         flowq.runs(since="yesterday")
+    with pytest.raises(flowq.UsageError, match="labels are a mapping, such as"):
+        flowq.runs(labels="team=data")  # type: ignore[arg-type]
 
 
 def test_a_run_is_found_by_its_whole_id_only() -> None:

@@ -11,7 +11,7 @@ from redis import Redis
 from flowq.errors import WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import approvals, keys, retry, runs
+from flowq.runtime import approvals, keys, retry, run_lists, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.steps import step
@@ -57,7 +57,7 @@ def test_runs_of_a_group_go_one_after_the_other_in_their_order(
         "waiting",
         "running",
     ]
-    assert [record.state for record in list(runs.iterate_runs(connection))][1:3] == [
+    assert [record.state for record in list(run_lists.iterate_runs(connection))][1:3] == [
         "waiting",
         "waiting",
     ]

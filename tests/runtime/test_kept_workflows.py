@@ -17,13 +17,17 @@ import redis
 from flowq.cli.documents import run_json
 from flowq.client import Run, heal, list_runs, submit
 from flowq.compiling import compile_plan, load
+from flowq.errors import UsageError, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.pictures.picture import Picture, draw
 from flowq.pictures.report import RunReport, render_report
 from flowq.pictures.stored import read_picture, read_workflow
 from flowq.planner import make_plan
-from flowq.runtime import keys, runs
+from flowq.runtime import keys, run_lists, runs
+from flowq.runtime.connections import read_each
+from flowq.runtime.maintenance import tidy
 from flowq.spec import Block, Input, JobSpec, Shell, Workflow
+from tests.reading import parse_workflow
 from tests.runtime.calls import count_calls
 from tests.runtime.language import each, job
 
@@ -260,7 +264,7 @@ def test_doctor_puts_the_index_right(connection: redis.Redis) -> None:
 def test_the_index_is_put_right_in_few_round_trips(connection: redis.Redis) -> None:
     connection.zadd(keys.runs_of("shop"), {f"gone{number}": number for number in range(2_000)})
     before = connection.info("stats")["total_reads_processed"]
-    runs.index_runs(connection)
+    run_lists.index_runs(connection)
     assert connection.info("stats")["total_reads_processed"] - before < 100
     assert not connection.exists(keys.runs_of("shop"))
 
@@ -269,13 +273,113 @@ def test_a_run_that_is_removed_while_the_index_is_put_right_leaves_it(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = submitted(SHOP, connection, orders=1)
-    read_each = runs.read_each
 
     def read_and_remove(*arguments: Any) -> list[Any]:
         answers = list(read_each(*arguments))
         runs.remove(run.run_id, connection)
         return answers
 
-    monkeypatch.setattr(runs, "read_each", read_and_remove)
-    runs.index_runs(connection)
+    monkeypatch.setattr(run_lists, "read_each", read_and_remove)
+    run_lists.index_runs(connection)
     assert not connection.exists(keys.runs_of("shop"))
+
+
+# Labels ------------------------------------------------------------------------------------------
+
+
+def labeled(connection: redis.Redis, **labels: str) -> list[str]:
+    return [record.run_id for record in list_runs(connection, labels=labels)]
+
+
+def test_runs_with_labels_are_found_without_reading_others(connection: redis.Redis) -> None:
+    shop = replace(SHOP, labels={"team": "data", "orders": "${{ inputs.orders }}"})
+    one, two = (submitted(shop, connection, orders=n).run_id for n in (1, 2))
+    plan = compile_plan(SHIP, imports=False, labels={"team": "data", "day": "ü=x y"})
+    third = submit(plan, connection).run_id
+    for n in range(20):
+        submitted(replace(SHIP, name=f"ship {n}"), connection)
+    assert labeled(connection, team="data") == [third, two, one]
+    assert labeled(connection, team="data", orders="2") == [two]
+    assert labeled(connection, team="dat", orders="2") == []
+    assert labeled(connection, day="ü=x y") == [third]
+    both = list_runs(connection, workflow="shop", labels={"team": "data"})
+    assert [record.run_id for record in both] == [two, one]
+    assert Run(two, connection).record().labels == {"team": "data", "orders": "2"}
+    before = connection.info("commandstats")["cmdstat_hmget"]["calls"]
+    labeled(connection, team="data", orders="1")
+    assert connection.info("commandstats")["cmdstat_hmget"]["calls"] - before == 1
+
+
+def test_a_run_that_is_removed_leaves_the_lists_of_its_labels(connection: redis.Redis) -> None:
+    plan = compile_plan(SHIP, imports=False, labels={"team": "data", "day": "ü=x"})
+    run = submit(plan, connection)
+    assert connection.zcard(keys.LABELED) == 1
+    runs.remove(run.run_id, connection)
+    assert not connection.keys("rq:flowq:1:label*")
+
+
+def test_what_an_older_version_has_removed_leaves_the_lists_later(connection: redis.Redis) -> None:
+    old, left = (
+        submit(compile_plan(SHIP, imports=False, labels={"team": "data"}), connection).run_id
+        for _ in range(2)
+    )
+    connection.hdel(keys.run(old), "labels")  # which an older version does not read
+    runs.remove(old, connection)
+    assert connection.zcard(keys.runs_with("team", "data")) == 2
+    assert labeled(connection, team="data") == [left]
+    tidy(connection)
+    assert connection.zcard(keys.LABELED) == 2  # their time has not come
+    for entry, _ in connection.zscan_iter(keys.LABELED):
+        connection.zadd(keys.LABELED, {entry: 1})
+    tidy(connection)
+    assert connection.zcard(keys.LABELED) == connection.zcard(keys.runs_with("team", "data")) == 1
+    connection.zadd(keys.runs_with("team", "x"), {"gone": 1})
+    connection.zadd(keys.LABELED, {'gone {"team": "x"}': 9e12})
+    heal(connection)  # looks at all of them
+    assert not connection.exists(keys.runs_with("team", "x"))
+    assert connection.zcard(keys.LABELED) == 1
+
+
+def test_a_run_that_a_job_submits_has_the_labels_of_its_run_too(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = submit(
+        compile_plan(SHIP, imports=False, labels={"team": "data", "day": "1"}), connection
+    )
+    monkeypatch.setenv("FLOWQ_RUN", outer.run_id)  # as in a job of it
+    inner = submit(compile_plan(SHIP, imports=False, labels={"day": "2"}), connection)
+    assert inner.record().labels == {"team": "data", "day": "2"}
+    monkeypatch.setenv("FLOWQ_RUN", "gone")
+    assert submitted(SHIP, connection).record().labels == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"a b": "x"}, "cannot be the name of a label: it consists of"),
+        ({"a" * 101: "x"}, "it has 101 characters"),
+        ({"a": "x" * 201}, "value of the label a cannot be used: it has 201 characters"),
+        ({"a": "x\ny"}, "one line"),
+        ({"a": 3}, "are texts, not 'a': 3"),
+        ({f"a{n}": "x" for n in range(33)}, "33 labels are given, and 32 are allowed"),
+        (["a=b"], "labels are a mapping"),
+    ],
+)
+def test_labels_beyond_the_limits_are_refused(labels: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        compile_plan(SHIP, imports=False, labels=labels)
+
+
+def test_an_empty_value_removes_a_label_and_a_bad_one_is_a_problem_with_its_place() -> None:
+    text = """\
+inputs: {note: {type: str, default: ""}, n: {type: list, default: [1]}}
+labels: {team: data, note: "${{ inputs.note }}", n: "${{ inputs.n }}", is: on, r: "${{ run.id }}"}
+jobs: {a: {run: date}}
+"""
+    workflow = parse_workflow(text, "x.yaml")
+    plan = compile_plan(workflow, run_id="r1", labels={"team": ""})
+    assert plan.labels == {"n": "[1]", "is": "on", "r": "r1"}
+    with pytest.raises(WorkflowInvalid) as refused:
+        compile_plan(workflow, {"note": "x" * 300})
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.where and problem.where.line) == ("FQ131", 2)

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from flowq.errors import UsageError
-from flowq.runtime import runs
+from flowq.runtime import run_lists
 from flowq.scheduling import find_due, make_scheduler, submit_scheduled
 from flowq.spec import Input, Schedule, Workflow
 from tests.runtime.language import job
@@ -40,7 +40,7 @@ def test_due_times_that_passed_while_nobody_looked_are_made_up_for_within_an_hou
         pass
     assert each.next_enqueue_time > datetime.now(UTC)
     work()
-    assert len(list(runs.iterate_runs(connection))) in (
+    assert len(list(run_lists.iterate_runs(connection))) in (
         7,
         8,
     )  # one more when the next one is due meanwhile
@@ -52,7 +52,7 @@ def test_a_run_is_submitted_when_its_time_has_come_and_once(connection: Redis, w
     scheduler.get_jobs()[0].next_enqueue_time = datetime.now(UTC) - timedelta(seconds=1)
     assert len(scheduler.enqueue_jobs()) == 1
     work()
-    (record,) = list(runs.iterate_runs(connection))
+    (record,) = list(run_lists.iterate_runs(connection))
     assert (record.state, record.inputs) == ("succeeded", {"word": "hi"})
 
 
@@ -68,7 +68,7 @@ def test_a_job_that_is_executed_again_submits_no_second_run(
     monkeypatch.setattr("flowq.scheduling.get_current_job", Current)
     first = submit_scheduled(scheduled(), {"word": "hi"})
     assert submit_scheduled(scheduled(), {"word": "hi"}) == first
-    assert len(list(runs.iterate_runs(connection))) == 1
+    assert len(list(run_lists.iterate_runs(connection))) == 1
 
 
 @pytest.mark.parametrize(

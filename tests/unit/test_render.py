@@ -88,6 +88,7 @@ def test_a_run_is_exactly_the_contract() -> None:
         "ended_at": "2026-11-24T12:01:00.000000Z",
         "duration_s": 60.0,
         "inputs": {"n": 1},
+        "labels": {},
         "counts": {"finished": 1, "skipped": 1},
         "jobs": {
             "a": {"status": "finished", "ids": ["r-a"], **NOTHING, "result": [1, 2]},

@@ -43,6 +43,16 @@ local function forget_queue(queue)
   for _, kind in ipairs(OF_A_QUEUE) do redis.call('DEL', PREFIX .. ':' .. kind .. ':' .. queue) end
 end
 
+-- Takes a run out of the lists of runs by label (flowq/runtime/run_labels.py).
+local function forget_labels(run)
+  local labels = redis.call('HGET', keys.run(run), 'labels')
+  if not labels then return end
+  for name, value in pairs(cjson.decode(labels)) do
+    redis.call('ZREM', OURS .. 'labels:' .. name .. '=' .. value, run)
+  end
+  redis.call('ZREM', OURS .. 'labeled', run .. ' ' .. labels)
+end
+
 function lifecycle.purge(run)
   local key = keys.run(run)
   runs.leave_concurrency(run)
@@ -54,6 +64,7 @@ function lifecycle.purge(run)
   forget_queue(redis.call('HGET', key, 'queue'))
   local workflow = redis.call('HGET', key, 'workflow')
   if workflow then redis.call('ZREM', OURS .. 'runs:' .. workflow, run) end
+  forget_labels(run)
   local outputs_job = redis.call('HGET', key, 'outputs_job')
   if outputs_job then lifecycle.forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
