@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flowq import own_script
 from flowq.declare import python
 from flowq.durations import parse_duration
 from flowq.errors import Problem, UsageError, WorkflowInvalid
@@ -135,7 +136,14 @@ def make_plan(
             f'the inputs of a workflow are a mapping, such as {{"count": 3}}, not {inputs!r}'
         )
     spec = as_spec(workflow, imports=imports)
+    own_script.refuse_unguarded(_list_calls(spec))
     return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn, labels=labels)
+
+
+def _list_calls(workflow: Spec) -> Iterator[str]:
+    yield from (job.call for job in workflow if job.call)
+    for nested in workflow.workflows.values():
+        yield from _list_calls(nested)
 
 
 def as_spec(workflow: AnyWorkflow, *, imports: bool = True) -> Spec:

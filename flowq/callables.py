@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from flowq.allowed import restriction
+from flowq.errors import UsageError
 
 CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 """The name of a function or method: `package.module:function`, `package.module:Class.method`."""
@@ -112,16 +113,47 @@ def name_call(function: Any) -> str:
     """
     owner = getattr(function, "__self__", None)
     if inspect.ismethod(function) and isinstance(owner, type):  # not the base class's name
-        return f"{owner.__module__}:{owner.__qualname__}.{function.__name__}"
+        return f"{_name_module(owner)}:{owner.__qualname__}.{function.__name__}"
     path = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{function.__module__}:{path}"
+    return f"{_name_module(function)}:{path}"
+
+
+def refer(function: Any) -> str:
+    """Return the name of a function that is enqueued, as RQ stores it: `package.module.function`.
+
+    Errors: UsageError if workers cannot import it, or would enqueue it again by doing so.
+    """
+    name = name_call(function)
+    if unimportable := explain_unimportable(function):
+        called = getattr(function, "__name__", repr(function))
+        raise UsageError(f"{called} cannot be enqueued: {'; '.join(unimportable)}")
+    if is_of_script(function):
+        from flowq import own_script  # noqa: PLC0415 - no child needs it
+
+        own_script.refuse_unguarded([name])
+    return name.replace(":", ".")
 
 
 def name_exception(kind: type[BaseException]) -> str:
     """Return the name of an exception class: `package.module:Class`, or `Class` of a builtin."""
     if kind.__module__ == "builtins":
         return kind.__qualname__
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{_name_module(kind)}:{kind.__qualname__}"
+
+
+def _name_module(named: Any) -> str:
+    """Return the module from which workers import a function or class, also one of the script."""
+    module: str = named.__module__
+    if is_of_script(named) and hasattr(named, "__qualname__"):
+        from flowq import own_script  # noqa: PLC0415 - no child needs it
+
+        return own_script.find_name(named) or module
+    return module
+
+
+def is_of_script(named: Any) -> bool:
+    """Whether a function or class is defined in the script that was started, or in a notebook."""
+    return getattr(named, "__module__", None) in _MAIN_MODULES
 
 
 def names_of_exception(kind: type[BaseException]) -> Iterator[str]:
@@ -156,8 +188,9 @@ def explain_unimportable(function: Any) -> tuple[str, str] | None:
     if unusable := _explain_path(path):
         return unusable
     if module in _MAIN_MODULES:
-        reason = f"{path} is defined in the script that was started, and workers would look for it"
-        return f"{reason} in their own", "move it to a module beside the script and import it"
+        from flowq import own_script  # noqa: PLC0415 - no child needs it
+
+        return own_script.explain(function)
     return None
 
 

@@ -478,9 +478,9 @@ class Run:
     def explain(self, name: str, commands: Commands | None = None) -> Explanation:
         """Return why a job of the run has not run, or the state of a group. Errors: NotFound.
 
-        `commands` formats the commands in the hints.
+        `commands` formats the hints; the default is calls of this class.
         """
-        commands = commands or runtime.explain.PLAIN
+        commands = commands or runtime.explain.PythonCalls(self.run_id)
         status = self.status()
         job = status.jobs.get(name)
         group = None if job else find_declared(status, name)
@@ -497,7 +497,7 @@ class Run:
 
     def find_hold(self, commands: Commands | None = None) -> Reason | None:
         """Return why the run cannot start any job yet (it is held, or not its turn), or None."""
-        commands = commands or runtime.explain.PLAIN
+        commands = commands or runtime.explain.PythonCalls(self.run_id)
         return runtime.explain.find_hold(self.run_id, self.connection, commands=commands)
 
     def retry(self, name: str | None = None) -> tuple[str, ...]:

@@ -425,7 +425,7 @@ class NewerFormat(FlowqError):
     def __str__(self) -> str:
         return (
             f"a newer version of flowq wrote this, in format {self.needed}, and this version reads "
-            f"up to format {self.known}: upgrade flowq here, then `flowq retry` what failed"
+            f"up to format {self.known}: upgrade flowq here, then retry what failed"
         )
 
 

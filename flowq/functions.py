@@ -40,7 +40,7 @@ from typing import (
 )
 
 from flowq import server
-from flowq.callables import explain_unimportable, name_call
+from flowq.callables import refer
 from flowq.durations import parse_duration
 from flowq.errors import FlowqError, UsageError
 from flowq.nearest import did_you_mean
@@ -198,16 +198,14 @@ class JobCall(Generic[P]):
 
     def _refer(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Check that workers can call the function, and return RQ's reference to it."""
-        if unimportable := explain_unimportable(self.function):
-            reason, hint = unimportable
-            raise UsageError(f"{self._name} cannot be enqueued: {reason}; {hint}")
+        reference = refer(self.function)
         signature = _signature(self.function)
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             hint = _hint(set(kwargs) - set(signature.parameters), signature)
             raise UsageError(f"{self._name}() {error}{hint}") from None
-        return name_call(self.function).replace(":", ".")
+        return reference
 
     def _queue(self) -> Queue:
         # Inside of functions, as everywhere in this room: the cost of importing RQ.

@@ -4,13 +4,14 @@
         run = flowq.run("report.yaml", {"month": "2026-11"})
 
 The server keeps nothing and has no port. The workers are processes of their own, so they import the
-jobs' functions by name, from the folders of this process's `sys.path`: functions of `__main__` (a
-script, a notebook) have no such name.
+jobs' functions by name, from the folders of this process's `sys.path`: those of a script from the
+module that its file is (`flowq/own_script.py`). Those of a notebook have no such name.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import subprocess
 import threading
@@ -23,15 +24,16 @@ from typing import TYPE_CHECKING, Self
 
 from rq import get_current_job
 
-from flowq.errors import UsageError
+from flowq.errors import FlowqError, UsageError
 from flowq.plan import Enqueue, Expansion, Plan, Start
-from flowq.runtime import queue
+from flowq.runtime import listening, queue
 from flowq.runtime.connections import pause
 from flowq.server.embedded import temporary
 from flowq.spec import Workflow
 from flowq.subprocesses import list_own_paths
 from flowq.workers import launch, serving
 from flowq.workers.child import is_child
+from flowq.workers.launch import WORKER_LOG, describe_ending
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -40,6 +42,13 @@ END_S, LAST_S = 1.0, 5.0
 """How long a worker may take to end: until it is told to leave its jobs, and until it is killed."""
 
 LOOK_S = 0.02
+WATCH_S = 0.2
+"""The interval at which the workers are watched."""
+
+MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
+"""Workers that end more often by themselves are not started again."""
+
+log = logging.getLogger("flowq")
 
 _lock = threading.RLock()
 """Held while workers are started or ended. No process is forked meanwhile: it could not unlock."""
@@ -53,6 +62,7 @@ if hasattr(os, "register_at_fork"):
 class Local:
     """A private server and its workers; use it in `with`, or call `start` and `stop`.
 
+    Workers that are killed are replaced; maintenance recovers the jobs that they were executing.
     While it runs, its connection is the default of this process, and afterwards the one before it.
     It ends with this process, also if that is killed. A forked process may use it, and does not end
     it. Several threads may submit runs to it.
@@ -71,6 +81,9 @@ class Local:
         # By the process that started them: of the workers of one, only the last claims new jobs.
         self._workers_by_pid: dict[int, list[subprocess.Popen[bytes]]] = {}
         self._replaced_at = 0.0
+        self._watching_pid = 0
+        self._restarted_at: list[float] = []
+        self._failure = ""
         self._url = ""
         self._logs: Path | None = None
         self._connection: Redis | None = None
@@ -117,9 +130,12 @@ class Local:
             stack.callback(queue.forget, self._connection, before)
             _running.append(self)
             stack.callback(_running.remove, self)
+            listening.advisers.append(self._advise)
+            stack.callback(listening.advisers.remove, self._advise)
             atexit.register(self.stop)
             stack.callback(atexit.unregister, self.stop)
             self._stack = stack.pop_all()
+            self._watch()
         return self
 
     def stop(self) -> None:
@@ -154,12 +170,15 @@ class Local:
             if self._stack is None:
                 return
             queues = self._queues | asked
-            if queues != self._queues or not {*plan.folders} <= {*self._paths}:
+            if self._failure or queues != self._queues or not {*plan.folders} <= {*self._paths}:
                 self._queues = queues
                 for before in self._own_workers()[-1:]:
                     before.terminate()  # it finishes its jobs, and claims no others
                 self._start_workers(plan.folders)
+                self._restarted_at.clear()
+                self._failure = ""
                 self._replaced_at = time.monotonic()
+                self._watch()
         # Without the lock, because the event loop may run other calls meanwhile.
         while time.monotonic() < self._replaced_at + END_S and any(
             before.poll() is None for before in self._own_workers()[:-1]
@@ -182,6 +201,56 @@ class Local:
             parent_pid=os.getpid(),
         )
         self._own_workers().append(worker)
+
+    def _watch(self) -> None:
+        """Start the thread that replaces workers; a fork needs another one for its own."""
+        if self._watching_pid != os.getpid():
+            self._watching_pid = os.getpid()
+            threading.Thread(target=self._keep_workers, name="flowq.local", daemon=True).start()
+
+    def _keep_workers(self) -> None:
+        while True:
+            time.sleep(WATCH_S)
+            with _lock:
+                if self._stack is None or self._failure:
+                    self._watching_pid = 0
+                    return
+                worker = self._own_workers()[-1]
+                if worker.poll() is not None:
+                    self._replace(worker)
+
+    def _replace(self, worker: subprocess.Popen[bytes]) -> None:
+        """Start a worker in the place of one that has ended, unless they keep ending."""
+        how = describe_ending(worker.returncode)
+        now = time.monotonic()
+        self._restarted_at = [at for at in self._restarted_at if now - at < STARTS_WITHIN_S]
+        if len(self._restarted_at) >= MAX_STARTS - 1:
+            last = (self.logs / WORKER_LOG).read_text("utf-8", "replace").strip().splitlines()[-1:]
+            self._failure = "; ".join([f"the workers of flowq.local keep ending ({how})", *last])
+            log.error("%s", self._failure)
+            return
+        log.warning("the worker of flowq.local has ended (%s); starting another one", how)
+        self._restarted_at.append(now)
+        self._own_workers().remove(worker)
+        try:
+            self._start_workers()
+        except OSError as error:
+            self._failure = f"the worker of flowq.local has ended ({how}); none starts: {error}"
+            self._own_workers().append(worker)
+            log.error("%s", self._failure)
+
+    def _advise(self, connection: Redis, queues: Sequence[str]) -> str:
+        """Return what to do for queues of its server on which no worker listens.
+
+        Errors: FlowqError if nothing helps, because the workers keep ending.
+        """
+        if self._stack is None or find_local(connection) is not self:
+            return ""
+        if self._failure:
+            raise FlowqError(self._failure)
+        if others := [name for name in queues if name not in self._queues]:
+            return f"write flowq.local(queues={[*sorted(self._queues), *others]!r})"
+        return "the workers of flowq.local are starting"
 
     def _own_workers(self) -> list[subprocess.Popen[bytes]]:
         """Return the workers that this process has started; a fork has others than its parent."""

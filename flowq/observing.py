@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from flowq import runtime
 from flowq.durations import parse_duration
-from flowq.errors import RunFailed, RunNotEnded, UsageError
+from flowq.errors import FlowqError, RunFailed, RunNotEnded, UsageError
 from flowq.runtime import runs
 from flowq.runtime.connections import Attempts, Outage, is_refusal, pause, shorten_wait
-from flowq.runtime.listening import find_unattended
+from flowq.runtime.listening import advise, find_unattended
 from flowq.runtime.maintenance import tidy
 from flowq.status import BAD, ENDED, Event, RunStatus, declared_name, fold, public_name
 
@@ -62,7 +62,7 @@ def wait(run_id: str, connection: Redis, timeout: float | str | None) -> RunStat
     """Do what `Run.wait` says.
 
     Warns (logger `flowq`) if nothing happens because no worker listens, and when the server cannot
-    be used.
+    be used. Errors: those of `Run.wait`; FlowqError if the workers of `flowq.local` keep ending.
     """
     timeout_s = None if timeout is None else _read_seconds(timeout)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -81,10 +81,12 @@ def wait(run_id: str, connection: Redis, timeout: float | str | None) -> RunStat
             wait_s, quiet_since = POLL_S, now
         else:
             wait_s = min(max(2 * wait_s, POLL_S), LONGEST_POLL_S)
-        if now - quiet_since > QUIET_S and not has_looked:
-            has_looked = True
-            if advice := _advise(status, connection):
+        if now - quiet_since > QUIET_S:
+            quiet_since = now
+            if not has_looked and (advice := _advise(status, connection)):
                 log.warning("run %s: %s", run_id, advice)
+            has_looked = True
+            advise((), connection)  # raises if the workers of `flowq.local` keep ending
         if deadline is not None:
             wait_s = min(wait_s, deadline - now)
 
@@ -114,10 +116,14 @@ def refuse_failure(status: RunStatus, connection: Redis) -> None:
 
 def describe_wait(status: RunStatus, connection: Redis) -> str:
     """Say in one line what an unfinished run waits for, and what to do if nothing will happen."""
-    hold = runtime.explain.find_hold(status.run_id, connection)
+    calls = runtime.explain.PythonCalls(status.run_id)
+    hold = runtime.explain.find_hold(status.run_id, connection, "the run", calls)
     if hold is not None:
         return f"{hold.text}; {hold.hint}" if hold.hint else hold.text
-    advice = _advise(status, connection)
+    try:
+        advice = _advise(status, connection)
+    except FlowqError as error:
+        advice = str(error)
     return say_left(status) + (f"; {advice}" if advice else "")
 
 
@@ -144,7 +150,7 @@ def _advise(status: RunStatus, connection: Redis) -> str:
     queues = find_unattended_queues(status, connection)
     if not queues:
         return ""
-    return f"no worker listens on {', '.join(queues)}; start one: flowq worker {' '.join(queues)}"
+    return f"no worker listens on {', '.join(queues)}; {advise(queues, connection)}"
 
 
 def _next_events(

@@ -15,7 +15,7 @@ from flowq.client import Run
 from flowq.errors import FlowqError, StateUnusable
 from flowq.server import private, state
 from flowq.status import RunStatus
-from flowq.workers import serving
+from flowq.workers import launch, serving
 from flowq.workers.processes import reap_orphans
 
 MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
@@ -56,13 +56,13 @@ class OwnWorkers:
         reap_orphans([self._process.pid])
         if status.is_ended or self._process.poll() is None:
             return
-        ending = _ending(self._process.returncode)
+        ending = launch.describe_ending(self._process.returncode)
         recent = [at for at in self._started_at if time.monotonic() - at < STARTS_WITHIN_S]
         if len(recent) >= MAX_STARTS:
             self._run.cancel(may_wait=False)
             raise FlowqError(
                 f"the workers keep ending ({ending}), so the run is canceled; "
-                f"they may have said why in {self._log_folder}/{WORKER_LOG}"
+                f"they may have said why in {self._log_folder}/{launch.WORKER_LOG}"
             )
         display.note(f"the workers have ended ({ending}); starting others")
         self._process = self._start()
@@ -80,19 +80,9 @@ class OwnWorkers:
             self._process.wait(END_S)
 
 
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
 KEEP_S = 7 * 86_400.0
 """How long files of older versions stay in the folder, which had one for the output of each job."""
 
-WORKER_LOG = "worker.log"
 MAX_WORKER_LOG_BYTES = 5_000_000
 
 
@@ -125,5 +115,5 @@ def _remove_if_old(log: Path) -> None:
         private.check_status(status, log)
         if time.time() - status.st_mtime > KEEP_S:
             log.unlink()
-        elif log.name == WORKER_LOG and status.st_size > MAX_WORKER_LOG_BYTES:
+        elif log.name == launch.WORKER_LOG and status.st_size > MAX_WORKER_LOG_BYTES:
             os.close(private.open_file(log, os.O_WRONLY | os.O_TRUNC))

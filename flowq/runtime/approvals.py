@@ -77,8 +77,7 @@ def approve(
     is_news = _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
     if not is_news and any(kept != given for kept in _read_given(ids, connection)):
         raise WrongState(
-            f"job {name} of run {run_id} was approved before with other values, which stay; "
-            f"flowq show {run_id} {name} has them"
+            f"job {name} of run {run_id} was approved before with other values, which stay"
         )
     return is_news
 
@@ -147,7 +146,7 @@ def _tell(
         raise WrongState(f"{job} has not asked yet; it can be rejected when it does")
     if _SAID_OTHERWISE in answers:
         said, verb = ("approved", "rejected")[:: 1 if what == _REJECTED else -1]
-        next_step = "flowq retry asks again" if what == _APPROVED else "flowq cancel ends the run"
+        next_step = "a retry asks again" if what == _APPROVED else "a cancel ends the run"
         raise WrongState(f"{job} was {said} before, so it cannot be {verb} any more; {next_step}")
     if _OVER in answers:
         verb = "approve" if what == _APPROVED else "reject"
@@ -222,7 +221,7 @@ def release_run(run_id: str, connection: Redis) -> bool:
             f"run {run_id} is still being submitted; if nobody submits it any more, it is removed"
         )
     if record.state in RUN_ENDED:
-        retry = "" if record.state == "succeeded" else "; flowq retry runs it again"
+        retry = "" if record.state == "succeeded" else "; a retry runs it again"
         raise WrongState(f"run {run_id} has ended: {record.state}{retry}")
     answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go")
     if answer == _WAITS:

@@ -16,7 +16,7 @@ from flowq.durations import local_time
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
-from flowq.runtime.listening import find_alive, find_living, find_unattended
+from flowq.runtime.listening import advise, find_alive, find_living, find_unattended, run_of
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
 from flowq.runtime.wip import WIPRegistry
@@ -105,6 +105,26 @@ class _PlainCommands:
 
 PLAIN: Commands = _PlainCommands()
 """Commands for the server that the environment names, or for the private one."""
+
+
+class PythonCalls(_PlainCommands):
+    """Writes calls of `run`, the run of a program, where there are such calls."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+
+    def hint(self, words: str, *names: str) -> str:
+        """Return `run.approve('go')`, or a command where Python has no call."""
+        if words == "release" and names[0] != self._run_id:
+            return f"flowq.release_job({names[0]!r}, connection=…)"
+        if words not in _CALLS:
+            return super().hint(words, *names)
+        run = "run" if names[0] == self._run_id else f"flowq.get_run({names[0]!r})"
+        arguments = ", ".join(map(repr, names[1:]))
+        return f"{run}.{words}({arguments})"
+
+
+_CALLS = ("approve", "cancel", "explain", "release", "retry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +471,8 @@ def _queued(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
         return Reason("queue", text, hint=f"{place.hint('doctor')} puts lost jobs back")
     if find_unattended([origin], connection):
         hint = f"start one: {_start(job, place)}"
+        if isinstance(place.commands, PythonCalls) and not run_of(origin):
+            hint = advise([origin], connection)
         return Reason("queue", f"no worker listens on the queue {queue}", hint=hint)
     if origin != queue:
         text = f"{_are_before(before)} before it in its run, whose workers execute it"

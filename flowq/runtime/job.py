@@ -271,6 +271,8 @@ class Job(RetriedJob):
             if not self.is_described:
                 raise
             raise serializing.explain(self._name_arguments(), self.serializer, error) from error
+        if b"__main__" in data:
+            serializing.refuse_of_script(self._name_arguments(), self.serializer)
         if len(data) > serializing.MAX_BYTES and self.hold.is_needed:
             call = self.given_call
             serializing.check_size(len(data), f"the arguments of {call.func_name}", call.args)

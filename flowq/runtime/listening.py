@@ -7,7 +7,7 @@ never whether a job may be taken from a worker (`Lease` in maintenance.py does).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rq.queue import Queue as RQQueue
@@ -20,6 +20,12 @@ from flowq.runtime.connections import read_each
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
+Adviser = Callable[["Redis", Sequence[str]], str]
+
+advisers: list[Adviser] = []
+"""What knows how to get workers for queues of a server, or returns "": `flowq.local`, for example.
+The last one comes first."""
 
 QUEUES = RQQueue.redis_queues_keys
 """RQ's set of all queues."""
@@ -44,6 +50,12 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
         for name, workers in zip(names, listening, strict=True)
         if (run_of(name) not in served if run_of(name) else living.isdisjoint(workers))
     ]
+
+
+def advise(queues: Sequence[str], connection: Redis) -> str:
+    """Return what to do for queues on which no worker listens."""
+    advice = (adviser(connection, queues) for adviser in reversed(advisers))
+    return next(filter(None, advice), f"start one: flowq worker {' '.join(queues)}")
 
 
 def list_queues(connection: Redis) -> list[str]:

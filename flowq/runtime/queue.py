@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from redis.exceptions import RedisError
-from rq import get_current_job
+from rq import Callback, get_current_job
 from rq.exceptions import DuplicateJobError
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -21,6 +21,7 @@ from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 from rq.utils import as_text
 
+from flowq.callables import is_of_script, refer
 from flowq.errors import (
     CycleError,
     FlowqError,
@@ -96,25 +97,25 @@ class Queue(QueueBase):
 
     def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call; see `rq.Queue.enqueue` for RQ's options."""
-        _refuse_no_function(f)
+        f = _refer(f, kwargs)
         hold = take_hold(kwargs)
         options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
         return self._enqueue_call(options.pop("func"), hold, options)
 
     def enqueue_call(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call whose arguments are given as `args=` and `kwargs=`."""
-        _refuse_no_function(func)
+        reference = _refer(func, kwargs)
         hold = take_hold(kwargs)
         options = _CALL_SIGNATURE.bind(self, func, *args, **kwargs).arguments
         del options["self"], options["func"]
         if not hold.is_needed and options.get("kwargs"):
             options["kwargs"] = dict(options["kwargs"])
             hold = take_hold_of_call(func, options["kwargs"])
-        return self._enqueue_call(func, hold, options)
+        return self._enqueue_call(reference, hold, options)
 
     def enqueue_at(self, datetime: datetime, f: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call for later; a held job goes to RQ's schedule when its holds are lifted."""
-        _refuse_no_function(f)
+        f = _refer(f, kwargs)
         hold = take_hold(kwargs)
         if not hold.is_needed:
             return cast(Job, super().enqueue_at(datetime, f, *args, **kwargs))
@@ -160,7 +161,7 @@ class Queue(QueueBase):
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Create a job without enqueueing it; `enqueue_job` then applies the options."""
-        _refuse_no_function(func)
+        func = _refer(func, kwargs)
         hold = take_hold(kwargs)
         job = cast(Job, super().create_job(func, *args, **kwargs))
         if hold.is_needed:
@@ -186,7 +187,7 @@ class Queue(QueueBase):
     @staticmethod
     def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
         """Describe a job for `enqueue_many`, with or without flowq's options."""
-        _refuse_no_function(func)
+        func = _refer(func, kwargs)
         hold = take_hold(kwargs)
         data = RQQueue.prepare_data(func, *args, **kwargs)
         if not hold.is_needed:
@@ -352,6 +353,7 @@ class Queue(QueueBase):
 
 
 _CALL_SIGNATURE = inspect.signature(RQQueue.enqueue_call)
+CALLBACKS = ("on_success", "on_failure", "on_stopped")
 MAX_SHOWN = 80
 JOBS_PER_CALL = 100
 """Keeps one call of `Queue.empty` well below 20 ms."""
@@ -406,6 +408,20 @@ def call_add(
 @lru_cache(maxsize=1024)
 def _may_be_a_name(given: str) -> bool:
     return given.split() == [given]
+
+
+def _refer(given: Any, options: dict[str, Any]) -> Any:
+    """Return what is enqueued; instead of a function of the script itself, its name in a module.
+
+    The same is done for the callbacks among the options. Errors: UsageError.
+    """
+    _refuse_no_function(given)
+    for name in CALLBACKS:
+        given_function = getattr(options.get(name), "func", options.get(name))
+        if is_of_script(given_function):
+            timeout = getattr(options[name], "timeout", None)
+            options[name] = Callback(refer(given_function), timeout)
+    return refer(given) if is_of_script(given) else given
 
 
 def _refuse_no_function(given: Any) -> None:

@@ -86,7 +86,7 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
         names = _name_some(read_names(run_id, [*deleted], connection).values())
         raise WrongState(
             f"run {run_id} cannot be retried: {names} deleted, and nothing else can run; "
-            "start a new run (flowq run)"
+            "start a new run"
         )
     entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
     draft = _draft(run_id, entries, connection)
@@ -107,8 +107,7 @@ def _find_start(name: str, run_id: str, jobs: Mapping[str, _Ended], connection: 
     found = {job for job in find_jobs(name, get_declared(run_id, connection)) if job in jobs}
     if not any(jobs[job].is_there for job in found):
         raise WrongState(
-            f"job {name} of run {run_id} was deleted, and cannot run again; "
-            "start a new run (flowq run)"
+            f"job {name} of run {run_id} was deleted, and cannot run again; start a new run"
         )
     return found
 
@@ -215,7 +214,7 @@ def _refusal(run_id: str, state: str, connection: Redis) -> str:
     if state == "succeeded":
         return (
             f"run {run_id} has succeeded; there is nothing to retry. "
-            f"flowq retry {run_id} JOB runs one job again, and what follows it"
+            "A retry that names a job runs it again, and what follows it"
         )
     job_ids = [as_text(raw) for raw in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     statuses = read_each(job_ids, connection, lambda pipe, job: pipe.hget(keys.job(job), "status"))

@@ -72,6 +72,38 @@ def describe_size(size: int) -> str:
     return f"{size / 1_000_000:.1f} MB".replace(".0 MB", " MB")
 
 
+def refuse_of_script(parts: list[Part], serializer: Any) -> None:
+    """Refuse arguments with objects of classes of `__main__`, which in workers is another module.
+
+    `parts` are values with their names. Errors: Unserializable.
+    """
+    for place, value in parts if serializer is PickleSerializer else ():
+        for name in _list_names_of_script(serializer.dumps(value)):
+            raise Unserializable(
+                place,
+                f"an object of {name}",
+                "its class is defined in the script or notebook that was started",
+                f"move {name} to a module beside it, and import it",
+            )
+
+
+def _list_names_of_script(data: bytes) -> Iterator[str]:
+    """Yield the names in `__main__` to which a pickle refers; it is not loaded."""
+    from pickletools import genops  # noqa: PLC0415 - large, and few pickles contain that word
+
+    pushed: list[Any] = [None]
+    memo: list[Any] = []
+    for opcode, argument, _ in genops(data):
+        if opcode.name == "MEMOIZE":
+            memo.append(pushed[-1])
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            pushed.append(memo[int(str(argument))])
+        elif opcode.name == "STACK_GLOBAL" and pushed[-2] == "__main__":
+            yield pushed[-1]
+        else:
+            pushed.append(argument)
+
+
 def explain(parts: list[Part], serializer: Any, error: BaseException) -> Unserializable:
     """Return an error that names the first of these values that cannot be stored, and its part.
 

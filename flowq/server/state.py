@@ -38,7 +38,10 @@ _MADE = (
 )
 _MADE_NAME = re.compile(f"({'|'.join(map(re.escape, _MADE))})([.][0-9a-f]{{12}})?(-journal)?")
 
-OTHER_PLACE = f"set {VARIABLE} to a folder that you can write to, or pass --redis-url"
+OTHER_PLACE = (
+    f"set {VARIABLE} to a folder that you can write to, or pass --redis-url "
+    "(in Python, flowq.connect(url))"
+)
 DOUBT = "who made it can run code as you"
 
 

@@ -33,6 +33,7 @@ from flowq.workers.supervisor import UNREACHABLE
 from flowq.workers.worker import Worker, stop_signals
 
 MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, PTH120
+WORKER_LOG = "worker.log"
 LOOK_S = 0.1
 """The interval at which a worker checks whether its run has ended."""
 
@@ -179,7 +180,7 @@ def start(
     if log_folder:
         if not os.path.isdir(log_folder):  # noqa: PTH112
             private.make_folder(log_folder)
-        path = os.path.join(log_folder, "worker.log")  # noqa: PTH118
+        path = os.path.join(log_folder, WORKER_LOG)  # noqa: PTH118
         descriptor = private.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         output = open(descriptor, "ab")  # noqa: PTH123, SIM115
     try:
@@ -193,6 +194,16 @@ def start(
     process.stdin.write(json.dumps(values).encode())  # not as arguments, which `ps` shows
     process.stdin.close()
     return process
+
+
+def describe_ending(code: int) -> str:
+    """Say how a process has ended, as Popen gives it: `exit code 2`, or `SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
 
 
 def make_command(until_run: str | None) -> list[str]:

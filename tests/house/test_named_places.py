@@ -60,6 +60,7 @@ def words(path: Path) -> Iterator[tuple[int, str]]:
 
 EXAMPLES = {"file.py:workflow", "file.py:name", "book.py:flow", "NAME_tasks.py", "_tasks.py"}
 EXAMPLES |= {"integrations/rq.py", "manage.py", "workflows.py"}  # of Sentry and of Django
+EXAMPLES |= {"pipeline.py", "script.py", "tasks.py"}  # of users
 SHOWN = re.compile(r"^# (?:file: )?([\w/.-]+\.\w+)$", re.MULTILINE)
 """The first line of a block that shows a file: the page may name that file."""
 

@@ -232,7 +232,7 @@ def test_what_was_approved_cannot_be_rejected_and_the_other_way_round(
     work()
     assert approvals.approve(RUN, "c", connection)  # in advance, so it does not run yet
     assert approvals.reject(RUN, "a[1]", connection)
-    with pytest.raises(WrongState, match=r"c of run r1 was approved before, .* flowq cancel"):
+    with pytest.raises(WrongState, match=r"c of run r1 was approved before, .* a cancel ends"):
         approvals.reject(RUN, "c", connection)
     with pytest.raises(WrongState, match="was rejected before, so it cannot be approved any more"):
         approvals.approve(RUN, "a[1]", connection)

@@ -276,4 +276,4 @@ def test_a_group_is_explained_by_its_items(run: Runs, work: Work) -> None:
     work()
     explained = str(get_run(RUN, run.connection).explain("g"))
     assert "1 of its 3 items did not succeed: g[1] (failed)" in explained
-    assert f"flowq explain {RUN} 'g[1]'" in explained
+    assert "look at the first one: run.explain('g[1]')" in explained

@@ -142,7 +142,7 @@ def test_a_run_that_goes_on_is_refused(run: Runs, work: Work, log: Path) -> None
     with pytest.raises(WrongState, match=f"run {RUN} is running; cancel it first, or wait"):
         Run(RUN, run.connection).retry("first")
     work()
-    with pytest.raises(WrongState, match="flowq retry r1 JOB runs one job again"):
+    with pytest.raises(WrongState, match="A retry that names a job runs it again"):
         Run(RUN, run.connection).retry()
 
 

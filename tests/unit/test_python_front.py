@@ -392,7 +392,9 @@ def test_functions_that_workers_cannot_import_are_problems() -> None:
         flow.job(function)
     found = problems_of(flow)
     assert {problem.code for problem in found} == {"FQ601"}
-    for problem, words in zip(found, ("is defined inside", "a lambda", "the script"), strict=True):
+    for problem, words in zip(
+        found, ("is defined inside", "a lambda", "was typed into"), strict=True
+    ):
         assert words in problem.message
         assert problem.hint
 

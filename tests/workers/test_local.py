@@ -20,7 +20,8 @@ import redis.asyncio
 
 import flowq
 import flowq.aio
-from flowq import local_server, server
+from flowq import client, local_server, server
+from flowq.compiling import compile_plan
 from flowq.runtime import queue as queues
 from flowq.runtime.printed import read_printed
 from tests import JOBS_FOLDER
@@ -113,6 +114,52 @@ def test_a_job_that_is_running_at_the_end_is_left(wait_until: Callable[..., None
     assert worker.poll() is not None
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_worker_that_is_killed_is_replaced(
+    wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with flowq.local(workers=1) as place:
+        with pytest.raises(
+            flowq.RunNotEnded, match=r"count is .*the workers of flowq.local are st"
+        ):
+            api_jobs.flow.submit(n=2).wait(0)
+        api_jobs.flow.run(n=2)
+        before = place._own_workers()[-1]
+        before.kill()
+        assert flowq.run(api_jobs.flow, {"n": 3}, timeout="60s").result("total") == 6
+        assert place._own_workers()[-1].pid != before.pid
+        assert len(place._own_workers()) == 1
+    assert "has ended (SIGKILL); starting another one" in caplog.text
+
+
+def test_workers_that_keep_ending_are_given_up_with_what_they_said(
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("flowq.observing.QUIET_S", 0.01)
+    monkeypatch.setattr("flowq.workers.launch.MAIN", JOBS_FOLDER + "/dying_worker.py")
+    said = r"workers of flowq.local keep ending \(exit code 3\); no memory for a worker"
+    with flowq.local(workers=1) as place:
+        run = api_jobs.flow.submit()
+        with pytest.raises(flowq.FlowqError, match=said):
+            run.wait(60)
+        with pytest.raises(flowq.RunNotEnded, match=said):
+            run.wait(0)
+        assert len(place._restarted_at) == local_server.MAX_STARTS - 1
+        monkeypatch.undo()
+        assert api_jobs.flow.run(n=1).result("total") == 0  # another submission tries again
+
+
+def test_a_queue_on_which_its_workers_do_not_listen_is_named() -> None:
+    with flowq.local(workers=1) as place:
+        api_jobs.flow.run(n=1)
+        flow = flowq.Workflow("far")
+        flow.call("nap", "api_jobs:nap", with_={"seconds": 0}, queue="far")
+        run = client.submit(compile_plan(flow.spec()), place.connection)  # as another process does
+        said = r"write flowq.local\(queues=\['default', 'far'\]\)"
+        with pytest.raises(flowq.RunNotEnded, match=said):
+            run.wait(0)
+
+
 def test_workers_that_were_replaced_end_with_the_block_and_so_do_their_jobs(
     wait_until: Callable[..., None],
 ) -> None:
@@ -201,8 +248,9 @@ def test_a_second_start_is_refused_and_a_second_stop_does_nothing() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_uses_it_and_does_not_end_it(tmp_path: Path) -> None:
     script = """
-import os, sys, time
+import os, sys, time, warnings
 import api_jobs, flowq
+warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)  # from Python 3.12 on
 with flowq.local(workers=1) as place:
     pid = os.fork()
     if not pid:
@@ -260,18 +308,48 @@ def test_a_module_of_jobs_that_starts_one_when_imported_is_told_what_to_write(
     assert 'write it below `if __name__ == "__main__":`' in errors
 
 
-def test_functions_of_the_script_itself_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_first_script_has_its_functions_in_itself(tmp_path: Path) -> None:
     script = """
-import flowq
-flow = flowq.Workflow("here")
+import dataclasses, flowq
+
+@dataclasses.dataclass
+class Bread:
+    slices: int
+
+class Burnt(Exception): ...
+
+flow = flowq.Workflow("here", inputs={"n": 3})
+
+@flow.job(retries={"max": 1, "backoff": "1ms", "on": [Burnt]})
+def bake(n: int = flow.inputs.n):
+    if flowq.get_current_job().number_of_retries == 0:
+        raise Burnt
+    return Bread(n)
+
 @flow.job
-def a(): ...
-with flowq.local(workers=1):
-    flow.run()
+def cut(bread=bake.result):
+    return bread.slices
+
+@flowq.deferred
+def serve(): return "served"
+
+@flowq.job
+def lay(thing): return thing
+
+def tell(job, connection, result): print("told of", result)
+
+if __name__ == "__main__":
+    with flowq.local(workers=1) as place:
+        run = flow.run(n=4)
+        print(run.result("bake") == Bread(4), run.result("cut"))
+        with serve.open() as meal:
+            lay.map(["plate", "cup"], blocks=meal)
+        job = flowq.Queue().enqueue(lay, "knife", on_success=flowq.Callback(tell))
+        print(meal.latest_result(timeout=20).return_value, job.latest_result(timeout=20).type.name)
+        print("told of knife" in place.logs.joinpath("worker.log").read_text())
 """
-    _, errors = start_script(script, tmp_path).communicate(timeout=60)
-    assert "is defined in the script that was started" in errors
-    assert "move it to a module beside the script and import it" in errors
+    out, errors = start_script(script, tmp_path).communicate(timeout=60)
+    assert (out, errors) == ("True 4\nserved SUCCESSFUL\nTrue\n", "")
 
 
 def test_a_server_that_does_not_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,144 @@
+"""The script that was started, as workers import it: as a module by the name of its file.
+
+    $ python pipeline.py      # workers import its functions from the module `pipeline`
+
+Workers never run a script as `__main__`, so what it does below `if __name__ == "__main__":` is done
+here only. Anything else in it is executed in each of them, so code that submits runs must not stand
+outside, where every worker would submit them again.
+
+This process uses the script under that name too, so that objects of its classes in results are of
+the same classes here.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from flowq.errors import UsageError
+
+GUARD = 'if __name__ == "__main__":'
+
+
+def find_name(function: Any) -> str | None:
+    """Return the name of the module in which workers find a function of `__main__`, or None."""
+    main = sys.modules["__main__"]
+    if _is_typed_in(function) or _explain(main) is not None:
+        return None
+    name = _name_of(main)
+    sys.modules.setdefault(name, main)
+    return name
+
+
+def explain(function: Any) -> tuple[str, str] | None:
+    """Return why workers cannot import a function of `__main__`, with a hint; None if they can."""
+    main, name = sys.modules["__main__"], function.__qualname__
+    if _is_typed_in(function) or not _name_of(main):
+        reason = f"{name} was typed into a session or notebook, and workers import from files"
+        return reason, f"write {name} into a file beside it, such as tasks.py, and import it"
+    if unusable := _explain(main):
+        reason, hint = unusable
+        return f"{name} is defined in the script that was started, and {reason}", hint
+    line = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_firstlineno", 0)
+    if any(line in lines for lines in _guarded_lines(main)):
+        return f"{name} is defined below `{GUARD}`, which workers leave out", "move it above"
+    return None
+
+
+def refuse_unguarded(calls: Iterable[str]) -> None:
+    """Refuse to submit calls where each worker that imports the script would submit them again.
+
+    Errors: UsageError, if any of them is of a function of the script, and the script is executing
+    what does not stand below `if __name__ == "__main__":`.
+    """
+    main = sys.modules["__main__"]
+    name = _name_of(main)
+    if name == "__main__" or sys.modules.get(name) is not main:
+        return
+    if not any(call.partition(":")[0] == name for call in calls):
+        return
+    line, guarded = _running_line(main), _guarded_lines(main)
+    if any(line in lines for lines in guarded) if line else guarded:
+        return
+    file = Path(str(main.__file__)).name
+    at = f" (line {line})" if line else ""
+    raise UsageError(
+        f"workers import {file} to find its functions, and would execute this{at} again: put what "
+        f"submits runs and enqueues jobs at the end of {file}, under `{GUARD}`"
+    )
+
+
+def _is_typed_in(function: Any) -> bool:
+    """Whether a function was read from elsewhere than the script: after `python -i script.py`."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    file = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    return code is not None and Path(code.co_filename).name != file.name
+
+
+def _name_of(main: ModuleType) -> str:
+    """Return the name under which the script could be imported; "" if it is no file."""
+    spec = getattr(main, "__spec__", None)  # python -m package.module
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name)
+    return Path(getattr(main, "__file__", None) or "").stem
+
+
+def _explain(main: ModuleType) -> tuple[str, str] | None:
+    """Return why the script cannot be imported, with a hint; None if it can."""
+    name = _name_of(main)
+    if sys.modules.get(name) is main and name != "__main__":
+        return None
+    move = "move it to a module beside the script and import it"
+    if not name or name == "__main__":
+        return "workers would look for it in their own", move
+    if getattr(main, "__spec__", None) is not None:
+        return None
+    file = Path(str(main.__file__))
+    if not name.isidentifier() or file.suffix != ".py":
+        return f"no module can be called {file.name}", "rename the file, as in my_script.py"
+    found = "a module of Python" if name in sys.stdlib_module_names else _find_file(name)
+    if found is None:
+        return f"its folder is not on sys.path ({file.parent})", move
+    if not (Path(found).exists() and file.exists() and file.samefile(found)):
+        return f"the name {name} already means {found}", "rename the file"
+    return None
+
+
+def _find_file(name: str) -> str | None:
+    """Return the file that `import name` loads, or what is in its place; None for nothing."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None) or "a built-in module"
+    spec = importlib.util.find_spec(name)
+    return None if spec is None else spec.origin or "a package"
+
+
+def _running_line(main: ModuleType) -> int:
+    """Return the line that the script is executing at its top level; 0 in a thread or greenlet."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
+            return frame.f_lineno
+        frame = frame.f_back
+    return 0
+
+
+@lru_cache(maxsize=1)
+def _guarded_lines(main: ModuleType) -> list[range]:
+    """Return the lines below each `if __name__ == …:`; all lines if they are not known."""
+    try:
+        tree = ast.parse(Path(str(main.__file__)).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return [range(1, sys.maxsize)]
+    guards = [node for node in tree.body if isinstance(node, ast.If) and _asks_name(node.test)]
+    return [range(each.body[0].lineno, (each.body[-1].end_lineno or 0) + 1) for each in guards]
+
+
+def _asks_name(test: ast.expr) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
