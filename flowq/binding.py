@@ -22,17 +22,26 @@ from flowq.texts import show
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a group. Shape: `label` is its name in displays: its key or its index."""
+    """One item of a group, or a combination of a matrix.
+
+    Shape: `label` is its name in displays: its key or its index.
+    """
 
     index: int
     value: Any
     label: str
+    is_combination: bool = False
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The names that expressions of the item's jobs can see."""
+        return {"matrix" if self.is_combination else "item": self.value, "index": self.index}
 
 
 def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
     """Return a job of an item: its ids and name, with the expressions that the item decides."""
     item_id = f"{group_id}--{item.index}"
-    scope = {"item": item.value, "index": item.index}
+    scope = item.scope
 
     def known(value: Any) -> Any:
         return None if value is None else fill(value, inputs=template.inputs, scope=scope)

@@ -239,7 +239,11 @@ def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
         shared |= {"secret_results": None, "cwd": None}
     if asks:
         shared["on_blocker_failure"] = None
-    unsaid = {key: value for key, value in shared.items() if getattr(job, key) is None}
+    unsaid = {
+        key: value
+        for key, value in shared.items()
+        if getattr(job, key) is None and key not in job.settings
+    }
     if (run := job.run) is not None:
         shell = defaults.shell if run.shell is None and isinstance(run.command, str) else run.shell
         unsaid["run"] = replace(run, shell=shell, result=run.result or defaults.result)

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Self
 from rq import get_current_job
 
 from flowq.errors import FlowqError, UsageError
+from flowq.expressions import evaluate
 from flowq.plan import Enqueue, Expansion, Plan, Start
 from flowq.runtime import listening, queue
 from flowq.runtime.connections import pause
 from flowq.server.embedded import temporary
+from flowq.settings import settle_item
 from flowq.spec import Workflow
 from flowq.subprocesses import list_own_paths
 from flowq.workers import launch, serving
@@ -311,8 +313,19 @@ def _find_queues(enqueues: Iterable[Enqueue]) -> Iterator[str]:
         yield job.queue
         if isinstance(job.does, Expansion):
             yield from _find_queues(job.does.templates)
+            yield from _find_queues_of_items(job.does)
         elif isinstance(job.does, Start):
             yield from _find_declared(job.does.nested.workflow)
+
+
+def _find_queues_of_items(expansion: Expansion) -> Iterator[str]:
+    """Yield the queues that the items name, of a list that is known before the run."""
+    items, templates = expansion.each.items, expansion.templates
+    for template in templates if isinstance(items, list | tuple) else ():
+        if "queue" in template.settings:
+            for index, item in enumerate(items):
+                scope = {"item": evaluate(item), "index": index}
+                yield settle_item(template, scope).queue
 
 
 def _find_declared(workflow: Workflow) -> Iterator[str]:

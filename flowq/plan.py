@@ -59,11 +59,13 @@ class Expansion:
     """Add the items of a group.
 
     Shape: `each` as declared, with its inputs filled in; `templates` are the jobs of one item, the
-    last ones first. Their ids begin with the group's id, which the item's id replaces.
+    last ones first. Their ids begin with the group's id, which the item's id replaces. For a
+    matrix, `each.items` has its `axes`, `include` and `exclude`, and the items are combinations.
     """
 
     each: ForEach
     templates: tuple[Enqueue, ...]
+    is_matrix: bool = False
 
 
 @reads_older_pickles
@@ -137,6 +139,7 @@ class Enqueue(Options):
     `is_open`. For a job under `finally`, `ended_of` is the id of a job under `finally` whose
     blockers are all other jobs. `secrets` has the names of the secrets that may be in results which
     the job reads; a job that `refuses_secrets` must not return any.
+    In a template of items, `settings` has the settings that the item decides (`flowq.settings`).
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -171,6 +174,7 @@ class Enqueue(Options):
     is_open: bool = False
     secrets: tuple[str, ...] = ()
     refuses_secrets: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 FLAT_FIELDS = (

@@ -22,7 +22,7 @@ class Rule:
     Shape: `title` is one line; `rooms` are the modules and packages of flowq that report a
     violation, in alphabetical order: `declare` reads YAML or Python; `checks` looks at what was
     read, and at the functions that jobs call; `expressions` reads and evaluates an expression;
-    `inputs` and `planner` make a run.
+    `settings`, `inputs` and `planner` make a run.
     """
 
     code: str
@@ -163,6 +163,12 @@ SHELL_WORD_IN_LIST = _register(
 )
 RETRIES_CONTRADICT = _register("FQ240", "Retry settings are consistent (a warning)", "checks")
 TEXT_TOO_LONG = _register("FQ241", "Texts for people are not too long", "checks")
+BAD_SETTING = _register(
+    "FQ242", "The value of a setting's expression is one that its key accepts", "checks", "settings"
+)
+QUEUE_FROM_RESULT = _register(
+    "FQ243", "No result of a job decides on which queue another job runs", "checks"
+)
 
 # Expressions --------------------------------------------------------------------------------------
 

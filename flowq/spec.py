@@ -296,7 +296,9 @@ class JobSpec(Options):
     Shape: None means absent, so the workflow's default applies. `needs` and `blocks` keep the order
     of declaration, without repeats. `if_` is an expression without braces. `workflow` is a file
     beside this one, or a name under the workflow's own `workflows`. A job that `is_final` is
-    declared under `finally`: it runs when all other jobs have ended.
+    declared under `finally`: it runs when all other jobs have ended. `settings` has the templates
+    of the keys that are written as expressions (`queue`, `retries.max`); their fields are those of
+    absent keys until `flowq.settings` evaluates them.
     """
 
     name: str
@@ -323,6 +325,7 @@ class JobSpec(Options):
     approval: Approval | None = None
     is_final: bool = False
     secret_results: SecretResults | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @reads_older_pickles
@@ -330,7 +333,8 @@ class JobSpec(Options):
 class Defaults:
     """The default options of jobs, as far as they apply to a kind of job.
 
-    Units: `timeout_s`, `expires_s` in seconds. Shape: None if the key is absent.
+    Units: `timeout_s`, `expires_s` in seconds. Shape: None if the key is absent; `settings` is as
+    in `JobSpec`.
     """
 
     queue: str = "default"
@@ -348,6 +352,7 @@ class Defaults:
     fail_fast: bool | None = None
     max_items: int | None = None
     secret_results: SecretResults | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @reads_older_pickles

@@ -11,7 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from flowq.checks import calls, commands, edges, expressions, groups, jobs, retries, workflows
+from flowq.checks import (
+    calls,
+    commands,
+    edges,
+    expressions,
+    groups,
+    jobs,
+    retries,
+    settings,
+    workflows,
+)
 from flowq.checks.jobs import MAX_NAME_LENGTH
 from flowq.errors import Problem, without_repeats
 from flowq.graph import Graph, build_graph
@@ -48,6 +58,8 @@ _RULES: tuple[Rule, ...] = (
     workflows.check_schedule,
     workflows.check_timeouts,
     retries.check_retries,
+    settings.check_settings,
+    settings.check_queues,
     commands.check_shells,
     commands.check_places,
     commands.check_arguments,

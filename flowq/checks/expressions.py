@@ -16,7 +16,12 @@ from flowq.expressions import (
     evaluate,
     find_references,
 )
-from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
+from flowq.expressions.places import (
+    ROOTS_BY_KEY,
+    ROOTS_BY_WORKFLOW_KEY,
+    ROOTS_OF_DEFAULT_SETTINGS,
+    find_workflow_texts,
+)
 from flowq.expressions.references import ERROR_PARTS
 from flowq.expressions.templates import has_expression
 from flowq.graph import Graph
@@ -59,10 +64,12 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
     for path, text in find_workflow_texts(workflow):
         key, references = str(path[0]), find_references(text)
-        owner = f"`{key}` of the workflow"
+        owner, roots = f"`{key}` of the workflow", ROOTS_BY_WORKFLOW_KEY[key]
+        if key == "defaults" and path[1] != "cwd":
+            roots = ROOTS_OF_DEFAULT_SETTINGS
         found = chain(
             _shared_problems(owner, references, inputs, graph, ""),
-            _misplaced(owner, key, references, ROOTS_BY_WORKFLOW_KEY[key]),
+            _misplaced(owner, key, references, roots),
         )
         yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
 

@@ -11,6 +11,7 @@ from flowq.expressions.places import ROOTS_BY_KEY
 from flowq.expressions.plain import describe
 from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
+from flowq.matrix import MAX_COMBINATIONS
 from flowq.nearest import did_you_mean
 from flowq.problems import (
     BAD_MATRIX,
@@ -24,9 +25,6 @@ from flowq.spec import JobSpec, Matrix, Path, Workflow
 
 KEYS_OF_GROUPS = ("for_each", "matrix", "include")
 """The keys that turn a job into a group."""
-
-MAX_COMBINATIONS = 10_000
-"""Jobs of one matrix; a longer list is a `for_each`."""
 
 
 def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -171,7 +169,7 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if not workflow.is_known(job.name, *KEYS_OF_GROUPS):
             continue
         limits = {
-            "max_parallel": job.max_parallel is not None,
+            "max_parallel": job.max_parallel is not None or "max_parallel" in job.settings,
             "fail_fast": bool(job.fail_fast),
             "continue_on_error": job.continue_on_error is not None
             and job.continue_on_error.percent not in (None, 0, 100),

@@ -16,7 +16,15 @@ from typing import Any
 
 from flowq.declare.input_shapes import INPUT, read_inputs, write_input
 from flowq.declare.job_shapes import check_name, name_nodes
-from flowq.declare.keys import INSTEAD_OF_CALL, JOB, WORKFLOW, to_defaults, write_defaults
+from flowq.declare.keys import (
+    INSTEAD_OF_CALL,
+    JOB,
+    WORKFLOW,
+    take_settings,
+    to_defaults,
+    write_defaults,
+    write_settings,
+)
 from flowq.declare.matrices import build_matrix
 from flowq.declare.nested import find_jobs, is_file
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
@@ -90,7 +98,7 @@ def write_declaration(workflow: Workflow) -> dict[str, Any]:
 
 def write_job(job: JobSpec) -> dict[str, Any]:
     """Return a job as keys of the language, without defaults."""
-    said = JOB.write(job)
+    said = write_settings(JOB.write(job), job.settings)
     if job.matrix is not None and not job.matrix.include:
         said.setdefault("matrix", {})
     return said
@@ -216,6 +224,7 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
 
 
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
+    words, settings = take_settings(words)
     said = {_ATTRIBUTE_BY_KEY[word]: words[word] for word in words if word in _ATTRIBUTE_BY_KEY}
     if "blocked_by" in words:
         block_by_name: dict[str, Block] = {}  # each future job once, with its policy, if any
@@ -232,7 +241,7 @@ def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
     if "matrix" in there or "include" in there:
         stop_when = words.get("stop_when") if "for_each" not in words else None
         said["matrix"] = build_matrix(node, stop_when)
-    return JobSpec(name, **said)
+    return JobSpec(name, **said, settings=settings)
 
 
 _NEEDED_BY_KEY = {word: key.needs for word, key in JOB.keys.items() if key.needs}

@@ -25,6 +25,12 @@ from flowq.spec import JobSpec, Workflow
 _TAKEN = frozenset({"flow", "flowq", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
 _BARE = frozenset({"item", "index", "result", "attempt"})
 _NAMED = frozenset({"inputs", "matrix", "env", "secrets", "approval"})
+_WITH_HANDLES = frozenset(
+    {
+        *("with", "env", "cwd", "for_each", "matrix", "include", "exclude"),
+        *("queue", "timeout", "max_parallel", "retries", "continue_on_error"),
+    }
+)
 _RESERVED = ("if", "with", "finally")
 
 
@@ -108,8 +114,7 @@ class _Writer:
         if key in ("env", "concurrency", "labels"):
             return self.data(value)
         if key == "defaults":
-            words = ((k, self.data(v) if k == "cwd" else _plain(v)) for k, v in value.items())
-            return Bracketed("{", [(f"{literal(word)}: ", code) for word, code in words], "}")
+            return self.data(value)
         return _plain(value)
 
     def write_job(self, job: JobSpec) -> bool:
@@ -159,7 +164,7 @@ class _Writer:
         if key == "approval" and isinstance(value, Mapping):
             words = ((k, self.data(v) if k == "message" else _plain(v)) for k, v in value.items())
             return Bracketed("{", [(f"{literal(word)}: ", code) for word, code in words], "}")
-        if key in ("with", "env", "cwd", "for_each", "matrix", "include", "exclude"):
+        if key in _WITH_HANDLES:
             return self.data(value)
         return _plain(value)
 

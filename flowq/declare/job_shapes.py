@@ -33,6 +33,7 @@ from flowq.declare.shapes import (
     Vocabulary,
     either,
     find_meant,
+    or_expression,
     read_count,
     read_data,
     read_expression,
@@ -441,10 +442,12 @@ _CAUSES = either(
 )
 _MAX = {"type": "integer", "minimum": 0, "maximum": MAX_RETRIES}
 
+RETRIES_MAX = Shape(_read_max, _MAX)
+
 _RETRIES = Vocabulary(
     "retries",
     {
-        "max": Key(Shape(_read_max, _MAX), "How many times the job is retried.", (3,), "max"),
+        "max": Key(or_expression(RETRIES_MAX), "How many times the job is retried.", (3,), "max"),
         "backoff": Key(DURATION, "The pause before the first retry.", ("2s",), "backoff_s"),
         "factor": Key(
             Shape(_number(read_factor), {"type": "number", "minimum": 1, "maximum": MAX_FACTOR}),

@@ -9,6 +9,7 @@ and nothing here reads a whole document.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowq.declare import job_shapes as job
@@ -27,17 +28,22 @@ from flowq.declare.shapes import (
     TIMEOUT,
     Key,
     Shape,
+    Unsettled,
     Vocabulary,
     choice,
     either,
     find_meant,
+    or_expression,
     read_fixed_text,
     read_node,
     read_template,
 )
 from flowq.declare.workflow_shapes import LABELS
 from flowq.problems import MISSING_KEY, WRONG_SHAPE
-from flowq.spec import Concurrency, Defaults, Schedule
+from flowq.spec import Concurrency, Defaults, Retry, Schedule
+
+RETRIES_MAX = "retries.max"
+"""The only part of a key that may be an expression."""
 
 _ARGUMENTS = "arguments go under `with`, by name"
 _CALL = "write `call: package.module:function`"
@@ -154,7 +160,9 @@ def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency
 
 def to_defaults(words: Mapping[str, Any]) -> Defaults:
     """Return the defaults of a workflow from their values by key."""
-    return Defaults(**{_name_default(DEFAULTS.keys[word]): words[word] for word in words})
+    fixed, settings = take_settings(words)
+    named = {_name_default(DEFAULTS.keys[word]): fixed[word] for word in fixed}
+    return Defaults(**named, settings=settings)
 
 
 def write_defaults(defaults: Defaults) -> dict[str, Any]:
@@ -164,9 +172,36 @@ def write_defaults(defaults: Defaults) -> dict[str, Any]:
     }
     if defaults.queue == Defaults().queue:
         del said["queue"]
-    return {
-        word: key.shape.write(value) for word, (key, value) in said.items() if value is not None
-    }
+    return write_settings(
+        {word: key.shape.write(value) for word, (key, value) in said.items() if value is not None},
+        defaults.settings,
+    )
+
+
+def take_settings(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return values by key without expressions, and the templates of the expressions.
+
+    Shape: the template of a part of a key is under `retries.max`.
+    """
+    fixed, settings = dict(words), {}
+    retries = fixed.get("retries")
+    if isinstance(retries, Retry) and isinstance(retries.max, Unsettled):
+        settings[RETRIES_MAX] = retries.max.template
+        fixed["retries"] = replace(retries, max=0)
+    for word, value in words.items():
+        if isinstance(value, Unsettled):
+            del fixed[word]
+            settings[RETRIES_MAX if word == "retries" else word] = value.template
+    return fixed, settings
+
+
+def write_settings(said: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return values by key together with the templates of settings, in the order of the table."""
+    whole = {**said, **settings}
+    if (most := whole.pop(RETRIES_MAX, None)) is not None:
+        retries = said.get("retries")
+        whole["retries"] = {**retries, "max": most} if isinstance(retries, dict) else most
+    return {word: whole[word] for word in JOB.keys if word in whole}
 
 
 def _name_default(key: Key) -> str:
@@ -359,7 +394,7 @@ JOB = Vocabulary(
             not_shared=_EDGE,
         ),
         "max_parallel": Key(
-            POSITIVE,
+            or_expression(POSITIVE),
             "How many jobs of the group may run at the same time.",
             (8,),
             attribute="max_parallel",
@@ -370,9 +405,9 @@ JOB = Vocabulary(
             attribute="fail_fast",
         ),
         "continue_on_error": Key(
-            job.TOLERANCE,
+            or_expression(job.TOLERANCE),
             "Which failures count as successes: all, this many, or this share of the group.",
-            (True, 3, "20%"),
+            (True, 3, "20%", "${{ matrix.is_experimental }}"),
             attribute="continue_on_error",
         ),
         "on_blocker_failure": Key(
@@ -399,16 +434,21 @@ JOB = Vocabulary(
             attribute="expires_s",
         ),
         "retries": Key(
-            job.RETRIES,
+            or_expression(job.RETRIES),
             "How often the job is retried, after which pauses, and after which failures.",
             (3, {"max": 5, "backoff": "2s", "factor": 2, "on": ["ConnectionError", 137]}),
             attribute="retries",
         ),
-        "timeout": Key(TIMEOUT, "How long the job may run.", ("30s", "10m"), attribute="timeout_s"),
+        "timeout": Key(
+            or_expression(TIMEOUT),
+            "How long the job may run.",
+            ("30s", "10m"),
+            attribute="timeout_s",
+        ),
         "queue": Key(
-            FIXED_TEXT,
+            or_expression(FIXED_TEXT),
             "The queue whose workers run the job.",
-            ("default",),
+            ("default", "${{ inputs.region }}"),
             attribute="queue",
             not_for=_OF_SINGLE_JOBS,
         ),

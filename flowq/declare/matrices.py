@@ -1,6 +1,6 @@
 """The `matrix` of a job, with its `include` and `exclude`.
 
-`keys` has its shapes, `document` builds the matrix of a job, and `flowq.planner.matrix` makes the
+`keys` has its shapes, `document` builds the matrix of a job, and `flowq.matrix` makes the
 combinations.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
+from flowq.declare.handles import Handle
 from flowq.spec import BlockerPolicy, SecretResults
 
 
@@ -29,21 +30,21 @@ class CommonOptions(TypedDict, total=False):
     matrix: Mapping[str, Any]
     include: Any
     exclude: Any
-    max_parallel: int
+    max_parallel: int | Handle
     fail_fast: bool
     if_: Any
-    continue_on_error: bool | int | str
+    continue_on_error: bool | int | str | Handle
     if_empty: Literal["run", "skip"]
     finally_: bool
     expires: str | float
-    timeout: str | float
+    timeout: str | float | Handle
     retries: Any
 
 
 class RunOptions(CommonOptions, total=False):
     """The options of a job that is a call or a command."""
 
-    queue: str
+    queue: str | Handle
     on_crash: Literal["requeue", "fail"]
     at_front: bool
     env: Mapping[str, Any]

@@ -19,6 +19,7 @@ from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, i
 from flowq.declare.problems import Problems
 from flowq.durations import parse_duration, write_duration
 from flowq.expressions import as_source, tidy
+from flowq.expressions.templates import has_live_expression
 from flowq.nearest import did_you_mean
 from flowq.problems import BAD_DURATION, FOREIGN_WORD, UNKNOWN_KEY, WRONG_SHAPE
 
@@ -53,6 +54,13 @@ class Shape:
     read: Reader
     schema: Schema = field(default_factory=dict)
     write: Writer = _as_it_is
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """The value of a setting that is written as an expression: its template."""
+
+    template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,7 @@ def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
 _SCALAR = ["string", "number", "boolean"]
 _TEXT = {"type": _SCALAR, "not": {"const": ""}}
 _NO_EXPRESSION = {"not": {"type": "string", "pattern": r"\$\{\{"}}
+_WITH_EXPRESSION = {"type": "string", "pattern": r"\$\{\{"}
 _UNESCAPED = re.compile(r"(?<!\$)\$\{\{")
 _DURATION_TEXT = r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*(ms|s|m|h|d)?\s*$"
 
@@ -408,6 +417,26 @@ def choice(*words: str) -> Shape:
 def either(read: Reader, *schemas: Any, write: Writer = _as_it_is) -> Shape:
     """Return the shape of a value that can be written in several ways."""
     return Shape(read, {"anyOf": list(schemas)}, write)
+
+
+def or_expression(shape: Shape) -> Shape:
+    """Return the shape of a setting: a value of this shape, or a text with an expression for one.
+
+    Such a text is read as `Unsettled`; `flowq.settings` reads the value when it is known.
+    """
+
+    def read(label: str, node: Node, problems: Problems) -> Any:
+        if isinstance(node, ScalarNode) and is_text(node) and "${{" in node.text:
+            template = template_of(node)
+            if has_live_expression(template):
+                return Unsettled(template)
+        return shape.read(label, node, problems)
+
+    def write(value: Any) -> Any:
+        return value.template if isinstance(value, Unsettled) else shape.write(value)
+
+    schemas = shape.schema.get("anyOf", [shape.schema])
+    return either(read, *schemas, _WITH_EXPRESSION, write=write)
 
 
 TEXT = Shape(read_text, _TEXT)

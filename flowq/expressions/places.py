@@ -26,9 +26,14 @@ ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
     "key": _RUN | {"item", "index"},
     "more": _RUN | {"item", "index", "result"},
     "stop_when": _RUN | _ITEM | {"result"},
-    "matrix": frozenset({"inputs"}),
-    "include": frozenset({"inputs"}),
-    "exclude": frozenset({"inputs"}),
+    "matrix": frozenset({"inputs", "jobs"}),
+    "include": frozenset({"inputs", "jobs"}),
+    "exclude": frozenset({"inputs", "jobs"}),
+    # Settings are known before their job is enqueued (`flowq.settings`).
+    **dict.fromkeys(
+        ("queue", "timeout", "retries", "continue_on_error"), frozenset({"inputs"}) | _ITEM
+    ),
+    "max_parallel": frozenset({"inputs"}),
 }
 """The names that a key of a job can see. `item` and `index` also need a `for_each`, `matrix` a
 `matrix`."""
@@ -41,6 +46,9 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
     "defaults": _RUN | _WHERE_IT_RUNS,
 }
 """The names that a key of the workflow itself can see."""
+
+ROOTS_OF_DEFAULT_SETTINGS = frozenset({"inputs"})
+"""The names that settings under `defaults` can see: they are the same for all jobs."""
 
 
 def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
@@ -65,6 +73,8 @@ def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
         yield from texts_of(matrix.include, ("include",))
         yield from texts_of(matrix.exclude, ("exclude",))
         yield from _sources(stop_when=matrix.stop_when)
+    for key, template in job.settings.items():
+        yield tuple(key.split(".")), template
 
 
 def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
@@ -75,6 +85,8 @@ def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
         yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
     yield from texts_of(workflow.labels, ("labels",))
     yield from texts_of(workflow.defaults.cwd, ("defaults", "cwd"))
+    for key, template in workflow.defaults.settings.items():
+        yield ("defaults", *key.split(".")), template
 
 
 def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:

@@ -17,6 +17,7 @@ from flowq.labels import add_labels, explain_value
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release, Slot
 from flowq.planner.compile import Frame, fill_in
 from flowq.problems import BAD_LABEL
+from flowq.settings import settle_workflow
 from flowq.spec import Concurrency, Workflow
 from flowq.texts import show
 
@@ -33,7 +34,10 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     workflow = graph.workflow
     assert not workflow.unread, "it has problems"
     run = {"id": run_id, "workflow": workflow.name}
-    frame = Frame(graph, inputs, run, base=make_job_id(run_id, ""), env=workflow.env)
+    graph, problems = _settled(graph, inputs)
+    workflow = graph.workflow
+    base = make_job_id(run_id, "")
+    frame = Frame(graph, inputs, run, base=base, env=workflow.env, _problems=problems)
     groups, enqueues = frame.compile()
     releases = (Release(enqueue.job_id) for enqueue in enqueues if enqueue.deferred)
     operations: list[Operation] = [
@@ -57,6 +61,12 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     )
 
 
+def _settled(graph: Graph, inputs: Mapping[str, Any]) -> tuple[Graph, list[Problem]]:
+    """Return the graph with the settings that need only inputs, and what is wrong with them."""
+    workflow, problems = settle_workflow(graph.workflow, inputs)
+    return (graph if workflow is graph.workflow else build_graph(workflow)), problems
+
+
 def _folders(workflow: Workflow) -> Iterator[str]:
     """Yield the folders of a workflow and of those inside of it, outermost first."""
     if workflow.folder:
@@ -72,7 +82,8 @@ def plan_nested(
 
     Shape and errors as `make_plan`. The caller releases the future jobs among them.
     """
-    graph = build_graph(nested.workflow)
+    workflow, problems = settle_workflow(nested.workflow, inputs)
+    graph = build_graph(workflow)
     limited = nested.workflow.max_parallel is not None
     own_slots = (Slot(f"future:{nested.join_id}"),) if limited else ()
     frame = Frame(
@@ -86,6 +97,7 @@ def plan_nested(
         env={**nested.env, **nested.workflow.env},
         outer_finals=nested.finals,
         inherited=nested.secrets,
+        _problems=problems,
     )
     groups, enqueues = frame.compile()
     return groups, futures_first(enqueues)

@@ -7,7 +7,7 @@ and imports no user code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from flowq.binding import describe
 from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.commands.places import with_places
+from flowq.declare.keys import RETRIES_MAX
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import (
     UNITS_OF_A_JOB,
@@ -29,12 +30,14 @@ from flowq.expressions import (
     needs_success,
     one_budget,
 )
-from flowq.expressions.places import find_workflow_texts, texts_of
-from flowq.graph import Graph, Uses, build_graph, final_first
+from flowq.expressions.places import texts_of
+from flowq.graph import Graph, Uses, final_first
+from flowq.matrix import Leg, expand_matrix, is_open
 from flowq.plan import Call, Enqueue, Expansion, Group, Join, Nested, Slot, Start
-from flowq.planner.matrix import Leg, expand_matrix
+from flowq.planner.portable import make_portable
 from flowq.planner.secrets import Secrets, find_secrets
 from flowq.problems import BAD_MATRIX
+from flowq.settings import settle
 from flowq.spec import (
     MAX_ITEMS,
     NONE_TOLERATED,
@@ -42,12 +45,10 @@ from flowq.spec import (
     Approval,
     Block,
     BlockerPolicy,
-    Defaults,
     ForEach,
     JobSpec,
     Matrix,
     Path,
-    Places,
     Retry,
     Tolerance,
     Workflow,
@@ -99,7 +100,7 @@ class Frame:
         return Group(
             self._id(job.name),
             self.prefix + job.name,
-            is_open=job.for_each is not None,
+            is_open=_is_open(job),
             keys=tuple(legs),
             items=tuple(legs.values()),
             max_items=(job.for_each.max_items or MAX_ITEMS) if job.for_each else None,
@@ -114,7 +115,7 @@ class Frame:
         return {
             job.name: expand_matrix(self._filled_matrix(job, job.matrix))
             for job in self.graph
-            if job.matrix is not None
+            if job.matrix is not None and not is_open(job.matrix)
         }
 
     def _filled_matrix(self, job: JobSpec, matrix: Matrix) -> Matrix:
@@ -139,8 +140,8 @@ class Frame:
     def _jobs_of(self, name: str) -> list[Enqueue]:
         """Return the jobs of one declaration; a job comes after those that it blocks."""
         job, job_id = self.graph.job_by_name[name], self._id(name)
-        if job.for_each is not None:
-            return [self._expansion(job, job.for_each)]
+        if _is_open(job):
+            return [self._expansion(job)]
         if job.matrix is None:
             return self._single(job, job_id, self.prefix + name, self._is_held(job))
         found: list[Enqueue] = []
@@ -151,29 +152,58 @@ class Frame:
             found += self._single(job, f"{job_id}--{index}", item, is_held, job_id, scope)
         return found
 
-    def _expansion(self, job: JobSpec, each: ForEach) -> Enqueue:
+    def _expansion(self, job: JobSpec) -> Enqueue:
         job_id, name = self._id(job.name), self.prefix + job.name
-        each = replace(
-            each,
-            items=self._filled(each.items, ("jobs", job.name, "for_each")),
-            key=self._template(each.key, job.name, "key"),
-            more=self._template(each.more, job.name, "more"),
-            stop_when=None,
-        )
+        each = self._matrix_of_results(job) if job.matrix else self._for_each(job)
         is_held = job.approval is not None
         templates = self._single(replace(job, expires_s=None), job_id, name, is_held, job_id)
+        self._check_settings(templates[0], job, each.items)
         left = self._find_left(job, _OF_A_LIST, self._scope)
         return Enqueue(
             job_id,
             name + LIST,
-            Expansion(each, tuple(templates)),
+            Expansion(each, tuple(templates), is_matrix=job.matrix is not None),
             deferred=self._is_held(job),
             retries=self._retries(job),
-            description=f"for_each of {name}",
+            description=f"{'matrix' if job.matrix else 'for_each'} of {name}",
             scope=self._scope if any("run" in uses.roots for _, uses in left) else {},
             **self._common(job),
             **self._needs(left),
         )
+
+    def _check_settings(self, template: Enqueue, job: JobSpec, items: Any) -> None:
+        """Note the first item whose settings have wrong values, if the list is known already."""
+        if not template.settings or not isinstance(items, list | tuple) or is_live(items):
+            return
+        for index, item in enumerate(evaluate(items)):
+            current_budget().grant(UNITS_OF_A_JOB)
+            scope = {"item": item, "index": index}
+            waiting = replace(job, name=f"{job.name}[{index}]", settings=template.settings)
+            _, problems = settle(waiting, f"job {waiting.name}", self.inputs, scope)
+            if problems:
+                self._note(job, problems)
+                return
+
+    def _for_each(self, job: JobSpec) -> ForEach:
+        assert job.for_each is not None
+        return replace(
+            job.for_each,
+            items=self._filled(job.for_each.items, ("jobs", job.name, "for_each")),
+            key=self._template(job.for_each.key, job.name, "key"),
+            more=self._template(job.for_each.more, job.name, "more"),
+            stop_when=None,
+        )
+
+    def _matrix_of_results(self, job: JobSpec) -> ForEach:
+        """Return the parts of a matrix that an expansion combines when the results are known."""
+        assert job.matrix is not None
+        path = ("jobs", job.name)
+        items = {
+            "axes": self._filled(dict(job.matrix.axes), (*path, "matrix")),
+            "include": self._filled(list(job.matrix.include), (*path, "include")),
+            "exclude": self._filled(list(job.matrix.exclude), (*path, "exclude")),
+        }
+        return ForEach(items)
 
     # Jobs ----------------------------------------------------------------------------------------
 
@@ -189,11 +219,30 @@ class Frame:
         """Return the jobs of a declaration, or of one of its items, the last ones first."""
         current_budget().grant(UNITS_OF_A_JOB)
         scope = {**self._scope, **(scope or {})}
+        is_told_apart = "continue_on_error" in job.settings
+        job = self._settled(job, scope)
         enqueue = self._declared(job, job_id, name, is_held, group, scope)
+        if is_told_apart:
+            enqueue = replace(enqueue, is_tolerated=_tolerates_one(job.continue_on_error))
         if not job.workflow:
             return [enqueue]
         nested = self._nested_by_name[job.workflow]
         return [self._join(job, nested, enqueue), self._start(job, nested, enqueue)]
+
+    def _settled(self, job: JobSpec, scope: Mapping[str, Any]) -> JobSpec:
+        """Return a job with the values of those settings that are known with its combination."""
+        if not job.settings:
+            return job
+        job, problems = settle(job, f"job {job.name}", self.inputs, scope)
+        self._note(job, problems)
+        return job
+
+    def _note(self, job: JobSpec, problems: Iterable[tuple[str, Problem]]) -> None:
+        """Note problems of settings at their positions."""
+        places = self.graph.workflow.places
+        for word, problem in problems:
+            found = places.place(problem, "jobs", job.name, *word.split("."))
+            self._problems.extend(found)
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -299,13 +348,15 @@ class Frame:
             else job.timeout_s,
             retries=self._retries(job),
             description=job.description or describe(job, kwargs),
+            settings=job.settings,
             **self._common(job),
             **self._needs(left),
         )
 
     def _retries(self, job: JobSpec) -> Retry | None:
         """Return the retries of each job; those of a nested workflow apply to it as a whole."""
-        return (None if job.workflow else job.retries) or self.graph.workflow.defaults.retries
+        own = None if job.workflow or RETRIES_MAX in job.settings else job.retries
+        return own or self.graph.workflow.defaults.retries
 
     # What runs at the end ------------------------------------------------------------------------
 
@@ -400,9 +451,9 @@ class Frame:
         """Return the ids of the jobs that wait for the predecessors of a declaration."""
         job, job_id = self.graph.job_by_name[name], self._id(name)
         ids = [job_id]
-        if job.matrix is not None:
+        if job.matrix is not None and not _is_open(job):
             ids = [f"{job_id}--{index}" for index in range(len(self._legs_by_name[name]))]
-        if job.workflow and job.for_each is None:
+        if job.workflow and not _is_open(job):
             return [f"{each}--0" for each in ids]
         return ids
 
@@ -449,8 +500,9 @@ class Frame:
         return replace(job.approval, message=self._filled(job.approval.message, path, scope))
 
 
-_OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"})
-_OF_A_LIST = frozenset({"for_each", "key", "more"})
+_SETTINGS = frozenset({"queue", "timeout", "retries", "continue_on_error"})
+_OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"}) | _SETTINGS
+_OF_A_LIST = frozenset({"for_each", "key", "more", "matrix", "include", "exclude"})
 """The keys whose texts the items of a group use, and those that the expansion uses."""
 
 _NO_GROUP = ForEach(())
@@ -459,6 +511,11 @@ _ALL = 100  # percent
 
 def _is_group(job: JobSpec) -> bool:
     return job.for_each is not None or job.matrix is not None
+
+
+def _is_open(job: JobSpec) -> bool:
+    """Whether an expansion adds the jobs of a group, because they are known in the run only."""
+    return job.for_each is not None or (job.matrix is not None and is_open(job.matrix))
 
 
 def _tolerates_one(tolerance: Tolerance | None) -> bool:
@@ -507,37 +564,3 @@ def _problems(
         except WorkflowInvalid as invalid:
             for problem in invalid.problems:
                 yield from workflow.places.place(problem, *place)
-
-
-def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -> Workflow:
-    """Return an equivalent workflow that has only the positions of its expressions.
-
-    The tree of the whole text would be sent to the server with each item of a group, and only
-    expressions can fail there. Commands get their places now, so that a run does not need the
-    grammar of shells. `done` has the workflows that were returned already, by identity.
-    """
-    done = {} if done is None else done
-    if id(workflow) not in done:
-        inside = {name: make_portable(each, done) for name, each in workflow.workflows.items()}
-        where_by_path = {path: workflow.places.find(*path) for path in _paths(workflow)}
-        places = Places({path: where for path, where in where_by_path.items() if where})
-        said = workflow.defaults
-        # The jobs have the other defaults, and older versions know only these.
-        defaults = Defaults(said.queue, said.timeout_s, said.retries)
-        jobs = tuple(
-            job if job.run is None else replace(job, run=with_places(job.run))
-            for job in build_graph(workflow)
-        )
-        done[id(workflow)] = replace(
-            workflow, jobs=jobs, defaults=defaults, places=places, workflows=inside
-        )
-    return done[id(workflow)]
-
-
-def _paths(workflow: Workflow) -> Iterator[Path]:
-    """Yield the paths of expressions, as precisely as the planner needs them."""
-    for uses in build_graph(workflow).uses_by_name.values():
-        for path, _ in uses:
-            yield from (path[:3], path[:4])
-    for path, _ in find_workflow_texts(workflow):
-        yield from (path[:1], path[:2])

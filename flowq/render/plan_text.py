@@ -77,6 +77,10 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield from _limits_of_workflow(each)
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
+    if enqueue.is_tolerated and enqueue.group:
+        yield "continue_on_error"
+    for each in templates:
+        yield from (f"{word}={spelled_line(text)}" for word, text in each.settings.items())
     asks = [each.approval for each in templates]
     if approval := next(filter(None, [enqueue.approval, *asks]), None):
         yield _approval(approval)

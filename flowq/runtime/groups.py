@@ -8,6 +8,7 @@ indexes, and the indexes their ids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from flowq.expressions import (
     write,
 )
 from flowq.expressions.limits import MAX_UNITS
+from flowq.matrix import MAX_COMBINATIONS, Leg, expand_matrix, name_leg
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_clock
@@ -40,6 +42,7 @@ from flowq.runtime.planned import add_planned, batches, declare_groups, find_fal
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
 from flowq.runtime.wire import from_wire
+from flowq.spec import Matrix
 from flowq.status import LIST
 from flowq.texts import to_bytes
 
@@ -55,15 +58,21 @@ RELEASES_PER_CALL = 1000
 def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, Any]) -> int:
     """Add the items of a group; return their number. A finished expansion keeps its list.
 
-    `inputs` are the inputs that the items' keys need.
+    `items` is a list, or for a matrix its `axes`, `include` and `exclude`; `inputs` are the inputs
+    that the items' keys need.
 
-    Errors: UsageError if `items` is no list; TooManyItems; WrongState if no job can be added to the
-    run any more.
+    Errors: UsageError if `items` is no list, or an axis is none; TooManyItems; WrongState if no job
+    can be added to the run any more.
     """
     connection, group = job.connection, keys.group(job.id)
     _refuse_removed(job)
     if not connection.hexists(group, "complete"):
-        values = _listed(items, f"the for_each of {job.name.removesuffix(LIST)}")
+        name = job.name.removesuffix(LIST)
+        values: list[Any]
+        if expansion.is_matrix:
+            values = _combined(items, name)
+        else:
+            values = _listed(items, f"the for_each of {name}")
         _Addition(job.id, job, expansion, inputs).add(values)
     elif _makes_futures(expansion):
         release_added(list_items(job.id, connection), job)
@@ -92,6 +101,26 @@ def _listed(items: object, what: str) -> list[Any]:
         shown = f"{type(items).__name__} {items!r:.60}"
         raise UsageError(f"{what} needs a list, and got {shown}")
     return as_items(items, what)
+
+
+def _combined(parts: Any, name: str) -> list[Leg]:
+    """Return the combinations of a matrix. Errors: UsageError."""
+    axes = {
+        axis: _listed(values, f"{axis} in the matrix of {name}")
+        for axis, values in parts["axes"].items()
+    }
+    for key in ("include", "exclude"):
+        if wrong := [each for each in parts[key] if not isinstance(each, Mapping)]:
+            raise UsageError(f"`{key}` of {name} needs maps, and got {wrong[0]!r:.60}")
+    count = math.prod(map(len, axes.values()))
+    if count <= MAX_COMBINATIONS:
+        matrix = Matrix(axes, tuple(parts["include"]), tuple(parts["exclude"]))
+        legs = list(expand_matrix(matrix).values())
+        count = len(legs)
+    if count > MAX_COMBINATIONS:
+        most = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
+        raise UsageError(f"the matrix of {name} has {count:,} combinations: {most}")
+    return legs
 
 
 def _makes_futures(expansion: Expansion) -> bool:
@@ -148,10 +177,14 @@ class _Addition:
     def _bind(self, template: Enqueue, item: Item) -> Enqueue:
         """Return a job of an item, after evaluating its `if`: all that it refers to has ended."""
         bound = bind_item(template, item, self.group_id)
+        if bound.settings:
+            # Imported here: only these jobs need the readers.
+            from flowq.settings import settle_item  # noqa: PLC0415
+
+            bound = settle_item(bound, item.scope)
         if bound.if_ is None or bound.ended_of:  # an `if` about the run's end is evaluated later
             return bound
-        scope = {**template.scope, "item": item.value, "index": item.index}
-        return self._judge(bound, scope)
+        return self._judge(bound, {**template.scope, **item.scope})
 
     def _judge(self, bound: Enqueue, scope: Mapping[str, Any]) -> Enqueue:
         known = self._known
@@ -177,6 +210,8 @@ class _Addition:
         return _Known(self.group_id, self.adder)
 
     def _key(self, at: int, value: Any) -> str:
+        if self.expansion.is_matrix:
+            return name_leg(value)
         if self.expansion.each.key is None:
             return f"{self.prefix}{at}"
         scope = {"item": value, "index": at}
@@ -186,13 +221,14 @@ class _Addition:
     def _items(self, keyed: Sequence[tuple[str, Any]]) -> Iterator[Item]:
         """Yield the items that have no job yet, each once; all items if they are chains, which must
         be released."""
-        again = _makes_futures(self.expansion)
+        again, is_matrix = _makes_futures(self.expansion), self.expansion.is_matrix
         seen: set[int] = set()
         answers = _give_indexes(self.group_id, keyed, self.adder.connection)
         for (key, value), (index, exists) in zip(keyed, answers, strict=True):
             if index not in seen and (again or not exists):
                 seen.add(index)
-                yield Item(index, value, key if self.expansion.each.key else str(index))
+                label = key if self.expansion.each.key or is_matrix else str(index)
+                yield Item(index, value, label, is_matrix)
 
 
 def _give_indexes(

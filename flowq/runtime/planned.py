@@ -27,6 +27,7 @@ from flowq.commands.values import needs_references
 from flowq.durations import write_duration, write_seconds
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
+from flowq.matrix import is_open
 from flowq.plan import Call, Enqueue, Expansion, Group, Join, Start
 from flowq.runtime import keys
 from flowq.runtime.enqueueing import Own, Shape
@@ -44,6 +45,7 @@ from flowq.runtime.wire import (
     QUOTED_VALUES_FORMAT,
     REFUSING_FORMAT,
     RETRIES_FORMAT,
+    SETTINGS_FORMAT,
     USUAL_FORMAT,
     to_wire,
     write_inputs,
@@ -239,6 +241,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
 def _needed_format(enqueue: Enqueue) -> int:
     """Return the format that a worker must know to execute a job correctly."""
     does = enqueue.does
+    if _has_settings(enqueue):
+        return SETTINGS_FORMAT
     if _has_quoted_values(enqueue):
         return QUOTED_VALUES_FORMAT
     if enqueue.refuses_secrets:
@@ -250,6 +254,23 @@ def _needed_format(enqueue: Enqueue) -> int:
     if _asks_for_attempts(enqueue):
         return RETRIES_FORMAT
     return HOLD_FORMAT if enqueue.approval and _judging(enqueue) == "due" else USUAL_FORMAT
+
+
+def _has_settings(enqueue: Enqueue) -> bool:
+    """Whether jobs that this one adds have settings, or come from a matrix made of results."""
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        inside = any(each.settings or _has_settings(each) for each in does.templates)
+        return does.is_matrix or inside
+    return isinstance(does, Start) and _is_settled_later(does.nested.workflow)
+
+
+def _is_settled_later(workflow: Workflow) -> bool:
+    jobs, inside = workflow.jobs, workflow.workflows.values()
+    if workflow.defaults.settings or any(job.settings for job in jobs):
+        return True
+    has_open = any(job.matrix is not None and is_open(job.matrix) for job in jobs)
+    return has_open or any(map(_is_settled_later, inside))
 
 
 def _has_quoted_values(enqueue: Enqueue) -> bool:

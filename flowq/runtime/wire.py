@@ -29,7 +29,7 @@ from flowq.errors import NewerFormat
 from flowq.plan import Does, Enqueue, Expansion, Nested, flatten, gather
 from flowq.spec import Defaults, Input, Places, Retry, Shell
 
-FORMAT = 3
+FORMAT = 4
 """The newest format that this version reads."""
 
 USUAL_FORMAT = 1
@@ -52,6 +52,9 @@ REFUSING_FORMAT = 3
 
 RETRIES_FORMAT = 2
 """The format of data with a policy of retries, or with `attempt` in an expression."""
+
+SETTINGS_FORMAT = 4
+"""The format of data with settings that are expressions, or a matrix made of results."""
 
 KEY = "flowq"
 """The key of the format's number."""

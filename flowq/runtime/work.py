@@ -104,7 +104,7 @@ class _Execution:
         work = self.work
         if "expansion" in work:
             expansion = from_wire(Expansion, work["expansion"])
-            items = self._items(expansion.each.items)
+            items = self._list(expansion)
             return self._ask(lambda: expand(self.job, expansion, items, self.inputs))
         if "outputs" in work:
             return self._value(work["outputs"])
@@ -144,7 +144,19 @@ class _Execution:
             self.job.description = shell.shorten(command)
             self._say("call", self.job.description)
 
-    def _items(self, template: Any) -> Any:
+    def _list(self, expansion: Expansion) -> Any:
+        """Return the list of a group, or the parts of a matrix."""
+        template, name = expansion.each.items, self.job.name.removesuffix(LIST)
+        if not expansion.is_matrix:
+            return self._items(template, f"the for_each of {name}")
+        axes = {
+            axis: self._items(values, f"{axis} in the matrix of {name}")
+            for axis, values in template["axes"].items()
+        }
+        beside = {key: self._value(template[key]) for key in ("include", "exclude")}
+        return {"axes": axes, **beside}
+
+    def _items(self, template: Any, what: str) -> Any:
         """Return the list of a group; an empty one if the job that makes it was skipped.
 
         Errors: UsageError if that job did not succeed and its failure is not tolerated.
@@ -162,9 +174,7 @@ class _Execution:
             self._say("note", f"its list is empty: {why}")
             return []
         if why:
-            raise UsageError(
-                f"the for_each of {self.job.name.removesuffix(LIST)} has no list: {why}"
-            )
+            raise UsageError(f"{what} has no list: {why}")
         if invalid is not None:
             raise invalid
         return items

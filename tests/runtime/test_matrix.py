@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from flowq.planner.matrix import expand_matrix
+from flowq.matrix import expand_matrix
 from flowq.runtime.job import get_job
 from flowq.spec import Matrix
 from tests.runtime.language import RUN, Runs, job

@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+from flowq.expressions import find_references
 from flowq.spec import Matrix
 
 Leg = dict[str, Any]
+
+MAX_COMBINATIONS = 10_000
+"""Jobs of one matrix; a longer list is a `for_each`."""
+
+
+def is_open(matrix: Matrix) -> bool:
+    """Whether the combinations are known in the run only, from the results of other jobs."""
+    return bool(find_references([matrix.axes, matrix.include, matrix.exclude]).jobs)
 
 
 def expand_matrix(matrix: Matrix) -> dict[str, Leg]:
@@ -31,8 +40,13 @@ def expand_matrix(matrix: Matrix) -> dict[str, Leg]:
             legs.append(dict(entry))
     leg_by_key: dict[str, Leg] = {}
     for leg in legs:
-        leg_by_key.setdefault(",".join(map(_text, leg.values())), leg)
+        leg_by_key.setdefault(name_leg(leg), leg)
     return leg_by_key
+
+
+def name_leg(leg: Mapping[str, Any]) -> str:
+    """Return the key of a combination: `linux,3.11`."""
+    return ",".join(map(_text, leg.values()))
 
 
 def _fits(leg: Leg, part: Mapping[str, Any]) -> bool:
