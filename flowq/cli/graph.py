@@ -109,13 +109,16 @@ def command(
         if opens:
             open_file(Path(output))
     elif format_ == "png":
-        _write_bytes(render_png(picture))
+        _write_bytes(_draw_png(picture))
     elif format_ == "text":
         width, unicode = display.width_of(sys.stdout, WIDTH), terminal.can_show(sys.stdout)
         display.tell(draw_text(picture, width, unicode=unicode), sys.stdout)
     else:
         terminal.write(_drawn(picture, format_).decode())
 
+
+MAX_NAMED = 20
+"""How many characters without a font are named."""
 
 WIDTH = 120
 """The number of columns of a text in a file, or in a pipe unless COLUMNS says another one."""
@@ -159,7 +162,7 @@ def _select(picture: Picture, name: str | None, levels: bool) -> Picture:
 def _drawn(picture: Picture, format_: str) -> bytes:
     """Return the content of a file."""
     if format_ == "png":
-        return render_png(picture)
+        return _draw_png(picture)
     if format_ == "json":
         text = write_json(make_document("graph", **to_document(picture)))
     elif format_ == "text":
@@ -173,6 +176,18 @@ def _drawn(picture: Picture, format_: str) -> bytes:
         }
         text = renders[format_](picture)
     return spelled(text).encode("utf-8", "backslashreplace")
+
+
+def _draw_png(picture: Picture) -> bytes:
+    content, missing = render_png(picture)
+    if missing:
+        named = " ".join(missing[:MAX_NAMED])
+        more = f" and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
+        terminal.note(
+            f"flowq: no font of this system has {named}{more}: they are boxes in the PNG. Install "
+            "a font that has them, or write SVG or HTML, which readers draw with their own fonts"
+        )
+    return content
 
 
 def _write_bytes(content: bytes) -> None:

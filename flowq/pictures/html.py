@@ -6,6 +6,7 @@ see that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from flowq.pictures.layers import lay_out
@@ -27,6 +28,8 @@ table{border-collapse:collapse}
 th,td{text-align:start;vertical-align:top;padding:.25rem 1rem .25rem 0}
 th,td{border-bottom:1px solid #d0d7de}
 tbody th{font-weight:400;min-width:7rem}
+@media (min-width:50rem){tbody th{min-width:12rem}}
+td{min-width:4.5rem}
 td,tbody th{overflow-wrap:anywhere}
 summary{cursor:pointer;font-weight:600}
 details{margin:1rem 0}
@@ -95,8 +98,16 @@ def draw_nested(picture: Picture, *, with_tables: bool = True) -> Iterator[str]:
         yield f"<p>{len(nested) - _MAX_NESTED:,} more nested workflows are not shown.</p>"
 
 
+_LEAST_SCALE = 0.8
+"""A drawing shrinks to the width of the page, but not more than its text can be read."""
+
+
 def draw_scrolling(svg: str) -> str:
-    """Return a drawing that can be moved by the keyboard where it is wider than the page."""
+    """Return a drawing that can be moved by the keyboard where it is much wider than the page."""
+    found = re.search(r' width="([0-9]+)"', svg)
+    least = int(_LEAST_SCALE * int(found[1])) if found else 0
+    style = f' style="max-width:100%;min-width:{least}px;height:auto"'
+    svg = svg.replace("<svg ", f"<svg{style} ", 1)
     return f'<div class="drawing" role="region" aria-label="drawing" tabindex="0">{svg}</div>'
 
 

@@ -24,7 +24,8 @@ from flowq.pictures.outline import (
     Rectangle,
 )
 
-LIMIT_S = 2.0
+LIMIT_S = 10.0
+"""For the whole process; `graphlay_process.py` has 2 s of CPU time."""
 
 _MAX_COLUMNS = 10
 

@@ -22,14 +22,15 @@ from flowq.pictures.timeline import (
     STYLE,
     Row,
     find_rows,
+    look_of,
     pick_rows,
     render_timeline,
 )
 from flowq.render.lines import count, find_mark, format_duration, spelled
-from flowq.render.summary import without_runtime
+from flowq.render.summary import count_states, without_runtime
 from flowq.runtime.blockers import last_message
 from flowq.runtime.results import Failure
-from flowq.status import BAD, JobStatus, RunRecord, RunStatus
+from flowq.status import BAD, TOLERATED, JobStatus, RunRecord, RunStatus
 
 MAX_FAILURES = 30
 MAX_TRACEBACK = 8_000
@@ -49,6 +50,10 @@ pre{overflow-x:auto;background:#f6f8fa;padding:.75rem;font:12px/1.45 ui-monospac
 .legend span{margin-inline-end:1rem;white-space:nowrap}
 .legend svg{vertical-align:-3px;margin-inline-end:.3rem}
 td.short{overflow-wrap:normal}
+td.short{min-width:8.5rem}
+td.number{min-width:0}
+td:last-child{min-width:16rem}
+th.number{text-align:end}
 td.number{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums}
 @media (prefers-color-scheme:dark){
 dt{color:#9da7b3}
@@ -99,7 +104,7 @@ def render_report(report: RunReport) -> str:
 def _facts(report: RunReport) -> Iterator[str]:
     record, status = report.record, report.status
     state = f"{status.state}: {status.reason}" if status.reason else status.state
-    counts = ", ".join(f"{number:,} {each}" for each, number in status.count_by_state().items())
+    counts = ", ".join(f"{number:,} {each}" for number, each in count_states(status))
     until = status.ended_at or report.now
     took = (until - status.started_at).total_seconds() if status.started_at else None
     facts = [
@@ -153,10 +158,18 @@ def _find_failed(status: RunStatus) -> list[JobStatus]:
 
 
 def _failures(report: RunReport) -> Iterator[str]:
-    number = len(_find_failed(report.status))
+    found = _find_failed(report.status)
+    number, tolerated = len(found), sum(map(report.status.is_tolerated, found))
     if not number:
         return
-    yield f"<h2>{count(number, 'failure')}</h2>"
+    how_many = (
+        ""
+        if not tolerated
+        else "tolerated"
+        if tolerated == number
+        else f"{tolerated:,} of them tolerated"
+    )
+    yield f"<h2>{count(number, 'failure')}{how_many and f', {how_many}'}</h2>"
     for job in find_shown(report.status):
         yield from _failure(job, report)
     if number > MAX_FAILURES:
@@ -168,12 +181,14 @@ def _failure(job: JobStatus, report: RunReport) -> Iterator[str]:
     text = kept.traceback if kept else job.reason
     told = "\n".join(without_runtime(text, advice=""))
     attempts = report.attempts.get(job.name, ())
-    notes = ["tolerated" if report.status.is_tolerated(job) else ""]
+    is_tolerated = report.status.is_tolerated(job)
+    mark = TOLERATED if is_tolerated else job.state
+    notes = [TOLERATED if is_tolerated else ""]
     notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
     words = ", ".join(filter(None, notes))
     why = _find_error(attempts) or (last_message(text) if kept else job.reason)
     yield (
-        f"<details><summary>{find_mark(job.state)} {escaped(job.name)}"
+        f"<details><summary>{find_mark(mark)} {escaped(job.name)}"
         f"{f' ({words})' if words else ''}: {escaped(why[:_MAX_REASON])}</summary>"
     )
     yield f"<pre>{_escaped_lines(told)}</pre>"
@@ -227,12 +242,14 @@ def _legend(entry: tuple[str, str]) -> str:
 
 
 _HEAD = ("job", "state", "attempts", "waited", "took", "began", "on", "why")
+_NUMBERS = ("attempts", "waited", "took", "began")
 
 
 def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     yield "<h2>Jobs</h2>"
     yield TABLE_START
-    yield f"<thead><tr>{''.join(f'<th>{name}</th>' for name in _HEAD)}</tr></thead>"
+    heads = (f"<th{' class=number' if name in _NUMBERS else ''}>{name}</th>" for name in _HEAD)
+    yield f"<thead><tr>{''.join(heads)}</tr></thead>"
     yield "<tbody>"
     begin = _begin(report)
     yield from (_table_row(row, begin, report.hosts) for row in pick_rows(rows, _MAX_TABLE))
@@ -245,12 +262,15 @@ def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
 def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) -> str:
     attempts = row.all_attempts
     counts: dict[str, int] = {}
-    for job in row.jobs:
-        counts[job.state] = counts.get(job.state, 0) + 1
-    states = ", ".join(
-        f"{find_mark(state)} {f'{number:,} ' if len(row.jobs) > 1 else ''}{state}"
-        for state, number in counts.items()
-    )
+    for look in map(look_of, row.jobs):
+        counts[look] = counts.get(look, 0) + 1
+    if len(row.jobs) == 1:
+        said = "failed, tolerated" if row.jobs[0].is_tolerated else row.jobs[0].state
+        states = f"{find_mark(look_of(row.jobs[0]))} {said}"
+    else:
+        states = ", ".join(
+            f"{find_mark(look)} {number:,} {look}" for look, number in counts.items()
+        )
     begun = min((each.started_at for each in attempts if each.started_at), default=None)
     since = (begun - begin).total_seconds() if begun else None
     workers = sorted({each.worker for each in attempts if each.worker})
@@ -258,10 +278,7 @@ def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) 
     if len(workers) == 1:
         host, pid = hosts.get(workers[0], ("", 0))
         on = f"{host}, process {pid}" if host else f"worker {workers[0][:_MAX_WORKER]}"
-    reasons = {
-        job.reason or (_find_error(some) if job.state in BAD else "")
-        for job, some in zip(row.jobs, row.attempts, strict=True)
-    } - {""}
+    reasons = {_why(*each) for each in zip(row.jobs, row.attempts, strict=True)} - {""}
     why = reasons.pop() if len(reasons) == 1 else f"{len(reasons)} reasons" if reasons else ""
     measured = attempts if len(row.jobs) > 1 else attempts[-1:]
     waits = [each.waited_s for each in measured if each.waited_s is not None]
@@ -274,6 +291,12 @@ def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) 
         f'<td class="short">{escaped(on)}</td>'
         f"<td>{escaped(why[:_MAX_REASON])}</td></tr>"
     )
+
+
+def _why(job: JobStatus, attempts: Sequence[Attempt]) -> str:
+    """Return why a job is as it is; that its failure is tolerated stands beside its state."""
+    reason = "" if job.reason == TOLERATED else job.reason
+    return reason or (_find_error(attempts) if job.state in BAD else "")
 
 
 def _describe(seconds: Sequence[float]) -> str:

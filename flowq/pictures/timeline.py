@@ -23,7 +23,7 @@ from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped
 from flowq.render.groups import with_span
 from flowq.render.lines import find_mark, format_duration
-from flowq.status import BAD, JobStatus, RunStatus
+from flowq.status import BAD, TOLERATED, JobStatus, RunStatus
 
 MAX_ROWS = 200
 MAX_BARS = 60
@@ -50,7 +50,6 @@ _TICKS_S = (
 _MAX_TICKS = 8
 
 STYLE = """\
-.drawing>.timeline{max-width:100%;min-width:44rem;height:auto}
 .timeline text{font:12px system-ui,sans-serif;fill:#1f2328;text-anchor:start}
 .timeline .tick{stroke:#d0d7de;stroke-width:1}
 .timeline .when{fill:#57606a;font-size:11px;text-anchor:middle}
@@ -268,7 +267,7 @@ def _draw_break(left: float, height: int, idle: str) -> Iterator[str]:
 def _draw_row(row: Row, y: int, scale: _Scale, end: datetime, buckets: int) -> Iterator[str]:
     depth = row.name.count(".")
     name = row.name.rpartition(".")[2]
-    mark = f"{find_mark(row.jobs[0].state)} " if len(row.jobs) == 1 else f"{len(row.jobs):,} × "
+    mark = f"{find_mark(look_of(row.jobs[0]))} " if len(row.jobs) == 1 else f"{len(row.jobs):,} × "
     label = escaped(cut(mark + name, _NAME_CELLS - 2 * depth))
     title = f"<title>{escaped(row.name)}</title>"
     yield f'<text x="{8 + 14 * depth}" y="{y + 14}">{label}{title}</text>'
@@ -314,6 +313,11 @@ def _draw_attempt(
     if attempt.error:
         words += f": {attempt.error}"
     yield _rectangle(_look(attempt), x, top, width, height, words)
+
+
+def look_of(job: JobStatus) -> str:
+    """Return the state of a job, or that its failure is tolerated."""
+    return TOLERATED if job.is_tolerated else job.state
 
 
 _LOOKS = {"started": "runs", "finished": "finished", "canceled": "other", "deleted": "other"}

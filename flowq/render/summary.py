@@ -83,7 +83,7 @@ def _verdict(status: RunStatus, width: int, unicode: bool) -> Iterator[Line]:
     mark = {"succeeded": "finished", "failed": "failed", "canceled": "canceled"}.get(state, "")
     took = f" in {format_duration(status.duration_s)}" if status.duration_s is not None else ""
     took += f", {status.reason}" if status.reason else ""
-    counts = ", ".join(f"{number:,} {word}" for number, word in _counts(status))
+    counts = ", ".join(f"{number:,} {word}" for number, word in count_states(status))
     style = STYLE_BY_STATE.get(state, "")
     line: Line = (
         (f"{find_mark(mark, unicode)} {printable(status.workflow)} {state}", style),
@@ -96,7 +96,8 @@ def _verdict(status: RunStatus, width: int, unicode: bool) -> Iterator[Line]:
         yield from (line, (run,))
 
 
-def _counts(status: RunStatus) -> list[tuple[int, str]]:
+def count_states(status: RunStatus) -> list[tuple[int, str]]:
+    """Return how many of what was declared are in which state; tolerated failures apart."""
     counts = Counter[str]()
     for job in status.declared():
         is_tolerated = job.state == "failed" and status.is_tolerated(job)

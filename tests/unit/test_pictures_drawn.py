@@ -10,6 +10,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from flowq.pictures import layers, layout
 from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, by_level, focus, fold
 from flowq.pictures.html import render_html
 from flowq.pictures.outline import BETWEEN_BOXES, HEADER, Layout, Outline, Point, Rectangle
-from flowq.pictures.picture import Picture
+from flowq.pictures.picture import Box, Picture
 from flowq.pictures.png import render_png
 from flowq.pictures.svg import _COLORS_BY_STATE, render_svg
 from flowq.spec import Block, ForEach, Workflow
@@ -386,7 +387,7 @@ def test_a_png_has_its_texts_without_any_font_of_the_system() -> None:
     pytest.importorskip("resvg_py")
     shown = picture(job("cut_bread"), job("serve", "cut_bread", deferred=True))
     outline, found = drawn(shown, layers.lay_out)
-    pixels, width = _read_png(render_png(shown))
+    pixels, width = _read_png(render_png(shown)[0])
     for box in drawn(shown, layout.lay_out)[1].boxes:
         rows = range(int(2 * (box.y + 20 + 6)), int(2 * (box.y + 20 + box.height - 6)))
         columns = range(int(2 * (box.x + 20 + 8)), int(2 * (box.x + 20 + box.width - 8)))
@@ -396,10 +397,24 @@ def test_a_png_has_its_texts_without_any_font_of_the_system() -> None:
     assert len(found.boxes) == 2
 
 
+def test_characters_that_no_font_has_are_boxes_in_a_png_and_named(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("resvg_py")
+    strange = "\U0010fffd"  # for private use: no font has it
+    shown = Picture("", (Box(f"a{strange}"), Box("é▶○")), ())
+    png, missing = render_png(shown)
+    assert missing == strange
+    assert render_png(replace(shown, boxes=shown.boxes[1:]))[1] == "", "our font has these"
+    assert capfd.readouterr() == ("", ""), "what resvg prints is not printed"
+    plain = render_png(replace(shown, boxes=(Box("a\u00a0"), *shown.boxes[1:])))[0]
+    assert len(png) > len(plain), "something is drawn for it"
+
+
 def test_a_png_is_no_larger_than_can_be_shown() -> None:
     pytest.importorskip("resvg_py")
     for name in ("chain of 60", "200 to 200", "40 deep"):
-        width, height = struct.unpack(">II", render_png(SAMPLES[name]())[16:24])
+        width, height = struct.unpack(">II", render_png(SAMPLES[name]())[0][16:24])
         assert max(width, height) <= 8_000
 
 

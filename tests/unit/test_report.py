@@ -296,6 +296,24 @@ def test_failures_that_count_come_before_tolerated_ones_and_rejections_are_among
     assert "list: rejected: not today" in render_report(made)
 
 
+def test_a_tolerated_failure_is_called_so_in_each_part_of_a_report() -> None:
+    made = report(
+        ended("page[0]", "failed", reason="tolerated"),
+        ended("page[1]", "finished"),
+        ended("list", "failed", reason="tolerated"),
+        attempts={"list": [replace(attempt(0, 1, 2), state="failed", error="ValueError: no")]},
+    )
+    page = render_report(made)
+    assert "<dd>1 finished, 2 failed and tolerated</dd>" in page
+    assert "<h2>2 failures, tolerated</h2>" in page
+    assert '<td class="short">! failed, tolerated</td>' in page
+    assert '<td class="short">✓ 1 finished, ! 1 tolerated</td>' in page or (
+        '<td class="short">! 1 tolerated, ✓ 1 finished</td>' in page
+    )
+    assert "<td>ValueError: no</td>" in page, "why"
+    assert "✗" not in page
+
+
 def test_nothing_in_a_report_is_markup_of_others() -> None:
     text = f"{SCRIPT}</pre>\x1b[2J\u202e\x00\ud800 <img onerror=x>"
     picture = hostile()
