@@ -133,7 +133,7 @@ def make_plan(
 
     if not isinstance(inputs, Mapping | None):
         raise UsageError(
-            f'the inputs of a workflow are a mapping, such as {{"count": 3}}, not {inputs!r}'
+            f'the inputs of a workflow must be a mapping, such as {{"count": 3}}, not {inputs!r}'
         )
     spec = as_spec(workflow, imports=imports)
     own_script.refuse_unguarded(_list_calls(spec))
@@ -210,7 +210,7 @@ def runs(
 
     found = get_connection(connection)
     if not isinstance(limit, int) or limit < 0:
-        raise UsageError(f"limit is how many runs to return at most, from 0 on, not {limit!r}")
+        raise UsageError(f"limit must be the maximum number of runs, 0 or more, not {limit!r}")
     if state is not None and state not in client.RUN_STATES:
         raise UsageError(f"a run is never {state!r}, but one of: {', '.join(client.RUN_STATES)}")
     records = client.list_runs(
@@ -265,7 +265,9 @@ def _read_since(since: datetime | timedelta | str | None) -> datetime | None:
     if isinstance(since, timedelta):
         return datetime.now(UTC) - since
     if not isinstance(since, datetime | None):
-        raise UsageError(f'since is an instant, a timedelta, or a duration ("2d"), not {since!r}')
+        raise UsageError(
+            f'since must be a datetime, a timedelta, or a duration ("2d"), not {since!r}'
+        )
     if since is not None and since.tzinfo is None:
         raise UsageError(f"since={since!r} has no time zone; write datetime.now(UTC), for example")
     return since

@@ -154,8 +154,8 @@ def get_run(run_id: str, connection: Redis) -> Run:
         job = find_job(run_id, connection)
         if job is None:
             raise
-        of = f"job {job.name} of run {job.run_id}" if job.run_id else "a job of no run"
-        hint = f"{run_id} is {of}, which flowq explain looks at"
+        of = f"job {job.name} of run {job.run_id}" if job.run_id else "a job outside of runs"
+        hint = f"{run_id} is {of}; look at it with flowq explain"
         raise RunNotFound(run_id, hint) from None
     return Run(run_id, connection)
 

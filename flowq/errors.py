@@ -156,8 +156,8 @@ class NotOpen(UsageError):
     def __str__(self) -> str:
         name = self.name or self.job_id
         return (
-            f"job {name} is not declared as open, so running jobs cannot add blockers to it: write "
-            "`deferred: true` at it in the workflow (in Python `@flow.deferred`, or deferred=True)"
+            f"job {name} is not declared as open, so running jobs cannot add blockers to it: add "
+            "`deferred: true` to it in the workflow (in Python `@flow.deferred`, or deferred=True)"
         )
 
 
@@ -169,7 +169,7 @@ class CycleError(UsageError):
         self.job_ids = tuple(job_ids)
 
     def __str__(self) -> str:
-        return "these jobs would wait for each other for ever: " + " → ".join(self.job_ids)
+        return "these jobs would wait for each other forever: " + " → ".join(self.job_ids)
 
 
 class JobIdTaken(UsageError):
@@ -397,7 +397,7 @@ class SecretInResult(DoNotRetry):
 
     def __str__(self) -> str:
         return (
-            "the result has a secret in it, and the job has `secret_results: refuse`: return "
+            "the result contains a secret, and the job has `secret_results: refuse`: return "
             "something else, and read the secret by its name in each job that needs it"
         )
 

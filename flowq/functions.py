@@ -422,8 +422,8 @@ def get_connection(explicit: Redis | str | None = None) -> Redis:
     if url is None:
         raise UsageError(
             "there is no connection to a Redis server: pass connection=, call flowq.connect(url), "
-            "or set FLOWQ_REDIS_URL (or RQ_REDIS_URL); without a server of your own, put the calls "
-            "into `with flowq.local(workers=2):`, which runs a server and workers meanwhile"
+            "or set FLOWQ_REDIS_URL (or RQ_REDIS_URL); or put the calls into a block `with "
+            "flowq.local(workers=2):`, which runs a private server and workers for the block"
         )
     return _connect_once(url)
 

@@ -110,7 +110,7 @@ def _resolve(declared: Input, given: Mapping[str, object]) -> Any:
 
 
 def _unknown(owner: str, name: str, names: Sequence[str], places: Places) -> Problem:
-    hint = did_you_mean(name, names) or "it has no inputs at all"
+    hint = did_you_mean(name, names) or "it has no inputs"
     return Problem(UNDECLARED_INPUT, f"{owner} has no input {name!r}", places.find("inputs"), hint)
 
 
@@ -153,7 +153,7 @@ def _to_path(declared: Input, value: object) -> str:
     if not isinstance(path, str):
         raise ValueError(f"must be a path, not {_say(value)}")
     if not path or "\0" in path:
-        raise ValueError(f"must be a path, and {path!r} is none")
+        raise ValueError(f"must be a path, and {path!r} is not one")
     return _matched(declared, path)
 
 
@@ -224,7 +224,7 @@ def _parse_json(text: str) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"is not JSON: there is no {name} in it")
+    raise ValueError(f"is not JSON: JSON has no {name}")
 
 
 def _to_plain(value: object, depth: int = 0) -> Any:
@@ -237,7 +237,7 @@ def _to_plain(value: object, depth: int = 0) -> Any:
         return [_to_plain(item, depth + 1) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _to_plain(item, depth + 1) for key, item in value.items()}
-    raise ValueError(f"must be plain data, and it holds {_say(value)}")
+    raise ValueError(f"must be plain data, but it contains {_say(value)}")
 
 
 def _to_enum(declared: Input, value: object) -> str:

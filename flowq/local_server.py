@@ -72,9 +72,9 @@ class Local:
 
     def __init__(self, workers: int = 2, queues: Sequence[str] = ("default",)) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise UsageError(f"workers={workers!r}: it is a number of processes, 1 or more")
+            raise UsageError(f"workers must be a number of processes, 1 or more, not {workers!r}")
         if isinstance(queues, str):
-            raise UsageError(f"queues={queues!r}: it is a list of names")
+            raise UsageError(f"queues must be a list of names, not {queues!r}")
         self._concurrency = workers
         self._queues = {*queues}
         self._paths: list[str] = []
@@ -189,7 +189,9 @@ class Local:
 
     def _require_started(self) -> None:
         if self._stack is None:
-            raise UsageError("it is not started: use it in `with flowq.local():`, or call start()")
+            raise UsageError(
+                "flowq.local() is not started: use it in `with flowq.local():`, or call start()"
+            )
 
     def _start_workers(self, folders: Iterable[str] = ()) -> None:
         self._paths = [*dict.fromkeys([*self._paths, *folders, *list_own_paths()])]

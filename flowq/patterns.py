@@ -129,7 +129,7 @@ def _match_in_process(pattern: str, text: str) -> bool:
             check=True,
         )
     except subprocess.TimeoutExpired:
-        message = f"to match it takes more than {LIMIT_S:g} s"
+        message = f"matching it takes more than {LIMIT_S:g} s"
         raise PatternRefused(message, "nested repeats such as (a+)+ take long") from None
     except (subprocess.CalledProcessError, OSError) as error:
         raise PatternRefused(f"it cannot be matched: {error}") from None

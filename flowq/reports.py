@@ -41,7 +41,7 @@ class Progress:
 def check_progress(done: Any, total: Any, message: Any) -> Progress:
     """Return the report that a job makes. Errors: UsageError."""
     if not isinstance(message, str):
-        raise UsageError(f"progress: message is a text, not {message!r:.60}")
+        raise UsageError(f"progress: message must be a text, not {message!r:.60}")
     known = None if total is None else _read_number("total", total)
     if known == 0:
         raise UsageError("progress: total is 0; leave it out if there is nothing to do")

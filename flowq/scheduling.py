@@ -101,7 +101,7 @@ def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str
     """
     job = get_current_job()
     if job is None:
-        raise UsageError("submit_scheduled() runs inside a job only")
+        raise UsageError("submit_scheduled() runs only inside a job")
     run_id = hashlib.sha256(str(job.id).encode()).hexdigest()[:RUN_ID_LENGTH]
     plan = compile_plan(from_wire(Workflow, workflow), inputs, run_id=run_id, imports=False)
     retry_while_unavailable(

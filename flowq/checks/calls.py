@@ -78,7 +78,7 @@ def _look_at(
         reason, hint = explain_import(error)
         return _Refusal(CANNOT_IMPORT, f"cannot import {call}: {reason}", hint)
     if is_generator_function(found):
-        message = f"calls {call}, a generator function: a call of it executes nothing"
+        message = f"calls {call}, a generator function: calling it executes nothing"
         return _Refusal(GENERATOR, message, "return a list of what it yields")
     try:
         parameters = list(inspect.signature(found).parameters.values())

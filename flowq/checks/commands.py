@@ -54,7 +54,10 @@ def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             shell = PureWindowsPath(job.run.shell or "").name.lower().removesuffix(".exe")
             bare = re.sub(r"(?<![-.\d])[-.\d]*w?$", "", shell)  # without its version
             name = shell if shell in _VARIABLE_BY_SHELL else bare
-            message = f"the command of job {job.name} holds an expression, and is for {shell}"
+            message = (
+                f"the command of job {job.name} contains an expression, and flowq cannot "
+                f"quote values for {shell}"
+            )
             variable = _VARIABLE_BY_SHELL.get(name)
             written = f"write {variable}" if variable else "read that variable"
             hint = (
@@ -78,7 +81,7 @@ def check_places(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         for number, place in enumerate(places):
             excerpt = Excerpt(number=number)
             if place.refusal is not None:
-                message = f"job {job.name} has {place.expression} where no value may be: it "
+                message = f"job {job.name} has {place.expression} where no value is allowed: it "
                 message += place.refusal.reason
                 hint = _write_hint(place.refusal.instead, place.expression)
                 problem = Problem(VALUE_AS_CODE, message, hint=hint, excerpt=excerpt)
@@ -105,11 +108,11 @@ def _write_hint(instead: str, expression: Expression) -> str:
         )
     if instead == COMPUTE:
         sum_ = f"${{{{ {expression.source} + 1 }}}}"
-        return f"calculate in the expression, and use its result as text: {sum_}"
+        return f"calculate inside the expression, and use the result as text: {sum_}"
     if instead in COMPARE_BY_TEST.values():
         operator = instead.removeprefix("compare ")
         compared = f"${{{{ {expression.source} {operator} 1 }}}}"
-        return f"compare in the expression, and test its result: [ {compared} = true ]"
+        return f"compare inside the expression, and test the result: [ {compared} = true ]"
     return instead.replace("{}", str(expression))
 
 
@@ -169,7 +172,9 @@ def check_code(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             if refusal is None:
                 continue
             expression = _expressions_in(item)[0]
-            message = f"job {job.name} has {expression} where no value may be: it {refusal.reason}"
+            message = (
+                f"job {job.name} has {expression} where no value is allowed: it {refusal.reason}"
+            )
             hint = (
                 "write it behind the code, as an argument that the code reads; or pass it as "
                 f'env: {{VALUE: "{expression}"}}, and read that variable'

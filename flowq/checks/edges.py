@@ -44,7 +44,7 @@ def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         owner, key = str(path[1]), path[2]
         if key in _VERB_BY_KEY:
             name = saying.blocker if key == "needs" else saying.future
-            message = f"job {owner} {_VERB_BY_KEY[key]} {show_name(name)}, and no job has that name"
+            message = f"job {owner} {_VERB_BY_KEY[key]} {show_name(name)}, but no job has that name"
             where = workflow.places.find(*path)
             yield Problem(UNKNOWN_JOB, message, where, suggest_job(graph, name, owner))
 
@@ -99,10 +99,10 @@ def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = (
                 f"job {edge.future} is under `finally`, so it comes after {edge.blocker} anyway"
             )
-            hint = f"remove that; it may use jobs.{edge.blocker}.result and the like"
+            hint = f"remove this edge; the job may use jobs.{edge.blocker}.result and the like"
         else:
             message = f"job {edge.future} would wait for {edge.blocker}, which is under `finally`"
-            hint = "what is there runs when all others have ended: move one of the two jobs"
+            hint = "jobs under `finally` run after all others: move one of the two jobs"
         path = find_place(workflow, said[0])
         yield Problem(FINALLY_OUT_OF_ORDER, message, workflow.places.find(*path), hint)
 
@@ -117,7 +117,7 @@ def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"the edge {edge.blocker} → {edge.future} has two policies for a failure"
             where = workflow.places.find(*find_place(workflow, said[-1]))
             yield Problem(
-                TWO_POLICIES, message, where, "say `on_failure` of this edge in one place"
+                TWO_POLICIES, message, where, "set `on_failure` of this edge in one place"
             )
 
 

@@ -126,7 +126,7 @@ def _advise(problem: Problem, inputs: list[str], graph: Graph) -> Problem:
     if problem.code != UNKNOWN_NAME or f"unknown name {name!r}" not in problem.message:
         return problem
     if name in graph.job_by_name:
-        return replace(problem, hint=f"for what that job returned, write jobs.{name}.result")
+        return replace(problem, hint=f"for what the job returned, write jobs.{name}.result")
     return replace(problem, hint=f"write inputs.{name}") if name in inputs else problem
 
 
@@ -144,7 +144,7 @@ def _unknown_inputs(
 ) -> Iterator[Problem]:
     for name in sorted(used):
         if name not in inputs and graph.workflow.is_whole("inputs"):
-            message = f"{owner} uses inputs.{name}, and the workflow has no such input"
+            message = f"{owner} uses inputs.{name}, but the workflow has no such input"
             hint = did_you_mean(name, inputs) or f"declare it: inputs: {{{name}: {{type: str}}}}"
             yield _about(Problem(UNKNOWN_INPUT, message, hint=hint), "inputs", name)
 
@@ -156,7 +156,7 @@ def _unknown_results(
         if name not in graph.job_by_name and not graph.workflow.is_whole("jobs"):
             continue
         if name not in graph.job_by_name:
-            message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
+            message = f"{owner} uses jobs.{name}.{attribute}, but no job has that name"
             problem = Problem(
                 UNKNOWN_JOB_IN_EXPRESSION, message, hint=suggest_job(graph, name, speaker)
             )
@@ -167,7 +167,7 @@ def _unknown_results(
         if attribute == "result" and name in graph.job_by_name:
             yield from _unknown_output(owner, graph, name, part)
         if attribute == "error" and part not in ERROR_PARTS:
-            message = f"{owner} uses jobs.{name}.error.{part}, and an error has no {part!r}"
+            message = f"{owner} uses jobs.{name}.error.{part}, but an error has no {part!r}"
             hint = did_you_mean(part, ERROR_PARTS) or "write .error.type or .error.message"
             yield _about(Problem(INCOMPLETE_NAME, message, hint=hint), "jobs", name, "error", part)
         is_known = name in graph.job_by_name and graph.workflow.is_whole(
@@ -182,11 +182,13 @@ def _not_asked(used: str, job: JobSpec, name: str) -> Iterator[Problem]:
     """Yield a problem if the approval of a job lacks an input that an expression uses."""
     asked = [each.name for each in job.approval.inputs] if job.approval else []
     if name not in asked:
-        say = "asks for no approval" if job.approval is None else f"asks for no {name!r}"
+        what = "an approval" if job.approval is None else repr(name)
         declare = f"approval: {{inputs: {{{name}: {{type: str}}}}}}"
         hint = did_you_mean(name, asked) or f"declare it in job {job.name}: {declare}"
         yield _about(
-            Problem(NOT_IN_APPROVAL, f"{used}, and job {job.name} {say}", hint=hint),
+            Problem(
+                NOT_IN_APPROVAL, f"{used}, but job {job.name} does not ask for {what}", hint=hint
+            ),
             "approval",
             name,
         )
@@ -204,7 +206,7 @@ def _wrong_number(
     elif is_group and attribute in _OWN_ATTRIBUTES:
         hint = f"each item has its own: jobs.{job.name}.outcomes"
     elif attribute == "exit_code" and job.run is None and workflow.is_known(job.name, "run"):
-        kind = "no shell job"
+        kind = "not a shell job"
         hint = f"a command has an exit code (`run:`); ask for jobs.{job.name}.status or .error"
     elif (
         not is_group
@@ -214,7 +216,7 @@ def _wrong_number(
         kind = "a single job"
         hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"
     if hint:
-        message = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is {kind}"
+        message = f"{owner} uses jobs.{job.name}.{attribute}, but {job.name} is {kind}"
         problem = Problem(GROUP_OR_SINGLE_JOB, message, hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
 
@@ -222,7 +224,7 @@ def _wrong_number(
 def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[Problem]:
     nested = graph.workflow.workflows.get(graph.job_by_name[name].workflow)
     if nested is not None and part not in nested.outputs and nested.is_whole("outputs"):
-        message = f"{owner} uses jobs.{name}.result.{part}, and {nested.name} has no such output"
+        message = f"{owner} uses jobs.{name}.result.{part}, but {nested.name} has no such output"
         hint = did_you_mean(part, nested.outputs) or f"declare it there: outputs: {{{part}: …}}"
         yield _about(Problem(UNKNOWN_OUTPUT, message, hint=hint), "jobs", name, "result", part)
 
@@ -241,8 +243,8 @@ def check_secrets(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for owner, path, references in chain(of_jobs, of_workflow):
         for name in sorted(references.env):
             if not _WORDS_OF_SECRETS.isdisjoint(name.upper().split("_")):
-                message = f"{owner} uses env.{name}, which looks like a secret, and env is shown"
-                hint = f"write secrets.{name}: it is hidden wherever the job shows it"
+                message = f"{owner} uses env.{name}, which looks like a secret; `env` is not hidden"
+                hint = f"write secrets.{name}, which is hidden in everything that the job shows"
                 problem = Problem(SECRET_IN_ENV, message, hint=hint, severity="warning")
                 yield from workflow.places.place(_about(problem, "env", name), *path)
 
@@ -271,10 +273,10 @@ def _misplaced(
 
 
 _HINT_BY_ROOT: Mapping[str, str] = {
-    "status": "use it in `if` only, about the jobs before this one",
-    "item": "`item` and `index` belong to a job with `for_each`, in all of its keys but that one",
-    "index": "`item` and `index` belong to a job with `for_each`, in all of its keys but that one",
-    "matrix": "`matrix` belongs to a job with a `matrix`, in all of its keys but that one",
+    "status": "use it only in `if`; it refers to the jobs before this one",
+    "item": "`item` and `index` belong to a job with `for_each`, in all its keys except that one",
+    "index": "`item` and `index` belong to a job with `for_each`, in all its keys except that one",
+    "matrix": "`matrix` belongs to a job with a `matrix`, in all of its keys except that one",
     "result": "`result` is what an item returned, in `more` and `stop_when`; the result of another "
     "job is jobs.NAME.result",
     "env": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs",
@@ -283,9 +285,9 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "attempt": "use it under `with`, `env`, `run` or `cwd`: it is counted where the job runs",
     "jobs": "results of other jobs are not known there",
     "run": "use it in the arguments of a job",
-    "ended": "how the run ended is known to jobs under `finally`, where they run",
-    "approval": "what an approval gives is known after it: use it under `with`, `env`, `run` or "
-    "`cwd` of the job that asks, and as jobs.NAME.approval.INPUT in jobs after that",
+    "ended": "only jobs under `finally` know how the run ended, while they run",
+    "approval": "the inputs of an approval are known only after it: use them under `with`, `env`, "
+    "`run` or `cwd` of the job that asks, and as jobs.NAME.approval.INPUT in jobs after that",
 }
 
 
@@ -298,21 +300,21 @@ def _not_in_this_job(
         yield from _not_asked(f"job {job.name} uses approval.{name}", job, name)
     for root in sorted(roots & {"item", "index"}):
         if job.for_each is None and workflow.is_known(job.name, "for_each"):
-            message = f"job {job.name} uses `{root}`, and it has no `for_each`"
+            message = f"job {job.name} uses `{root}`, but has no `for_each`"
             hint = "add `for_each:` with a list, or an expression that gives one"
             yield _about(Problem(NO_VALUE_HERE, message, hint=hint), root)
     if "ended" in roots and not job.is_final:
-        message = f"job {job.name} asks how the run ended, which is known under `finally` only"
+        message = f"job {job.name} asks how the run ended, which is known only under `finally`"
         problem = Problem(NO_VALUE_HERE, message, hint="move the job to `finally:`")
         yield _about(problem, "run")
     is_matrix_known = workflow.is_known(job.name, "matrix", "include")
     if "matrix" in roots and job.matrix is None and is_matrix_known:
-        message = f"job {job.name} uses `matrix`, and it has no `matrix`"
+        message = f"job {job.name} uses `matrix`, but has no `matrix`"
         problem = Problem(NO_VALUE_HERE, message, hint="add `matrix: {NAME: [values]}`")
         yield _about(problem, "matrix")
     if "secrets" in roots and job.workflow:
         message = (
-            f"job {job.name} passes a secret to another workflow, and inputs are kept in Redis"
+            f"job {job.name} passes a secret to another workflow, whose inputs are stored in Redis"
         )
         hint = "use secrets.NAME in the jobs of that workflow: it is read where they run"
         yield _about(Problem(NO_VALUE_HERE, message, hint=hint), "secrets")
@@ -323,6 +325,6 @@ def _not_in_this_job(
     if job.matrix is not None and is_matrix_known:
         known = dict.fromkeys(chain(job.matrix.axes, *job.matrix.include))
         for name in sorted(references.matrix - known.keys()):
-            message = f"job {job.name} uses matrix.{name}, and its matrix has no {name}"
+            message = f"job {job.name} uses matrix.{name}, but its matrix has no {name}"
             problem = Problem(UNKNOWN_AXIS, message, hint=did_you_mean(name, known))
             yield _about(problem, "matrix", name)

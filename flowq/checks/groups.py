@@ -155,7 +155,7 @@ def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         condition = as_template(job.if_)
         if not needs_success(condition):
             asked = find_references(condition).statuses
-            message = f"job {job.name} asks for {min(asked)}() and says `on_blocker_failure`"
+            message = f"job {job.name} uses {min(asked)}() and sets `on_blocker_failure`"
             where = workflow.places.find("jobs", job.name, "on_blocker_failure")
             hint = "remove it: such an `if` is evaluated when all jobs before it have ended"
             yield Problem(IF_AND_POLICY, message, where, hint)
@@ -187,7 +187,7 @@ def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         key = "on_blocker_failure" if job.on_blocker_failure is not None else "if"
         asks = job.if_ is not None and "failure" in find_references(as_template(job.if_)).statuses
         if (key != "if" or asks) and not graph.predecessors(job.name):
-            message = f"`{key}` of job {job.name} asks about jobs before it, and there are none"
+            message = f"`{key}` of job {job.name} refers to jobs before it, but there are none"
             where = workflow.places.find("jobs", job.name, key)
             hint = "name them under `needs`, or remove it"
             yield Problem(NOTHING_BEFORE, message, where, hint, severity="warning")

@@ -41,7 +41,10 @@ def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"job {job.name} has {' and '.join(f'`{key}`' for key in said)}"
             where = workflow.places.find("jobs", job.name, said[1])
             yield Problem(
-                NOT_ONE_ACTION, message, where, "make a job of each, and order them with `needs`"
+                NOT_ONE_ACTION,
+                message,
+                where,
+                "make each a job of its own, and order them with `needs`",
             )
         elif not said and workflow.is_known(job.name, *_work_of(job)):
             where = workflow.places.find("jobs", job.name)
@@ -77,7 +80,7 @@ def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, s
                 yield word, f"has `{other}` and `{word}`", hint
     if job.run is not None and job.run.shell and not isinstance(job.run.command, str):
         hint = "remove `shell`, or write the command as one text for that shell"
-        yield "shell", "has `shell`, and a command as a list, which runs without one", hint
+        yield "shell", "has `shell`, but its command is a list, which runs without a shell", hint
 
 
 MAX_NAME_LENGTH = 200
@@ -111,7 +114,7 @@ def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if len(name) > MAX_NAME_LENGTH:
             reason = f"is {len(name)} characters long; {MAX_NAME_LENGTH} are allowed"
         elif "--" in name:
-            reason = "holds --, which separates the items of a group in job ids"
+            reason = "contains --, which separates the items of a group in job ids"
         elif not _NAME.fullmatch(name):
             reason = "is refused"
         if reason:

@@ -76,7 +76,10 @@ def _explain(
         reason, hint = explain_import(error)
         return f"names {name}, which cannot be imported: {reason}", hint
     if not (isinstance(found, type) and issubclass(found, BaseException)):
-        return f"names {name}, which is not an exception class", "name the class of what is raised"
+        return (
+            f"names {name}, which is not an exception class",
+            "name the class of the exception that is raised",
+        )
     if name not in names_of_exception(found):
         own = name_exception(found)
         return f"names {name}, which is another name of {own}", f"write {own}"

@@ -43,7 +43,7 @@ def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         ):
             where = workflow.places.find("jobs", job.name, "workflow")
             shown = show_name(job.workflow)
-            message = f"job {job.name} runs the workflow {shown}, which is not there"
+            message = f"job {job.name} runs the workflow {shown}, which does not exist"
             hint = did_you_mean(job.workflow, workflow.workflows)
             yield Problem(NO_SUCH_WORKFLOW, message, where, hint or "declare it under `workflows:`")
 
@@ -70,10 +70,10 @@ def _check_inputs_of(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iter
                 continue
             if misfit := find_misfit(input_by_name[name], value, workflow, job):
                 reason, hint = misfit
-                message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
+                message = f"job {job.name} passes {name} to {nested.name}, but that {reason}"
                 yield Problem(BAD_NESTED_INPUTS, message, where, hint)
         elif nested.is_whole("inputs"):
-            message = f"job {job.name} passes {name}, and {nested.name} has no such input"
+            message = f"job {job.name} passes {name}, but {nested.name} has no such input"
             hint = did_you_mean(name, input_by_name) or "remove it, or declare it there"
             yield Problem(BAD_NESTED_INPUTS, message, where, hint)
     missing = [d.name for d in whole if d.required and d.name not in job.with_]
@@ -206,7 +206,11 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         where = workflow.places.find("schedule", "timezone")
         message = f"there is no time zone {schedule.timezone!r:.200}"
         near = find_nearest(schedule.timezone[:200], sorted(available_timezones()))
-        hint = f"did you mean {near!r}?" if near else "write one of IANA's, as in Europe/Berlin"
+        hint = (
+            f"did you mean {near!r}?"
+            if near
+            else ("write the name of an IANA time zone, such as Europe/Berlin")
+        )
         yield Problem(UNKNOWN_TIME_ZONE, message, where, hint)
 
 
@@ -222,7 +226,7 @@ def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for path, owner, timeout_s in [(("defaults", "timeout"), "`defaults` has", default), *said]:
         if timeout_s is not None and timeout_s > most:
             own, whole = write_duration(timeout_s), write_duration(most)
-            message = f"{owner} a timeout of {own}, and the workflow one of {whole}"
+            message = f"{owner} a timeout of {own}, but the workflow only {whole}"
             where = workflow.places.find(*path)
             hint = "the whole run is canceled first: shorten one, or lengthen the other"
             yield Problem(TIMEOUT_TOO_LONG, message, where, hint, severity="warning")

@@ -15,12 +15,12 @@ from flowq.render.json import make_document, write_json
 
 SENTENCES = {
     "deleted": "was deleted; {owner} does not wait for it any more",
-    "expired": "expired before it ran; {owner} has been told",
-    "orphaned": "was executed by {owner}, which is lost; it starts again, or failed",
+    "expired": "expired before it ran; {owner} has been updated",
+    "orphaned": "was being executed by {owner}, which is lost; it was queued again, or has failed",
     "lost": "was on no queue, and no worker had it; it is queued again",
 }
 NOTHING = "nothing to repair\n"
-ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
+ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been updated"
 
 
 @click.command()
@@ -43,7 +43,7 @@ def command(
     With --uninstall it removes all data of flowq from the server: runs with their jobs, keys,
     functions, and flowq's fields of other jobs. RQ's queues and jobs stay. It refuses while workers
     of flowq are alive and, without --force, while runs are unfinished or future jobs wait. It never
-    means the private server of a folder above.
+    uses the private server of a folder above.
 
     \b
       flowq doctor
@@ -51,9 +51,9 @@ def command(
       flowq doctor --uninstall
     """
     if (yes or force) and not uninstall:
-        raise UsageError("--yes and --force belong to --uninstall")
+        raise UsageError("--yes and --force need --uninstall")
     if as_json and uninstall:
-        raise UsageError("--json is for a look, and not for --uninstall")
+        raise UsageError("--json cannot be used with --uninstall")
     opening = opened_if_used(redis_url, is_here=uninstall)  # it would remove the runs of others
     with terminal.result_stream(as_json) as out, opening as place:
         if uninstall and place is None:

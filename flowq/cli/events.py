@@ -18,13 +18,13 @@ from flowq.runtime import event_log
 @click.command()
 @options.optional_run_id
 @click.option(
-    "-f", "--follow", is_flag=True, help="Wait for further events, until the run has ended."
+    "-f", "--follow", is_flag=True, help="Wait for further events until the run has ended."
 )
 @click.option(
     "--after",
     metavar="ID",
     default=event_log.BEGINNING,
-    help="Only events behind the one with this id; `now` for further ones only.",
+    help="Only events after the one with this id; `now`: only new events.",
 )
 @click.option(
     "--json-lines", is_flag=True, help="Print one JSON object per line to stdout: each event."
@@ -41,9 +41,10 @@ def command(
 ) -> None:
     """Print the events of a run, or of all runs, each on one line, the oldest first.
 
-    With --json-lines an event has an "id", from which --after reads on, now or later: no event is
-    missed, and none is printed twice. All runs are followed until Ctrl-C, and their events come at
-    least 0.1 s late. Of the events of a job's progress only the newest is kept.
+    With --json-lines each event has an "id". Pass it to --after, now or later, to read on from
+    there: no event is missed, and none is printed twice. Without a RUN, --follow continues until
+    Ctrl-C, and prints events with a delay of at least 0.1 s. Of the progress events of a job, only
+    the newest is kept.
 
     \b
       flowq events last --follow

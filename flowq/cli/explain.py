@@ -106,7 +106,9 @@ def _of_run(run: Run, place: Place, *, is_quiet: bool) -> Iterator[Explanation]:
     status = run.status()
     names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
     if not names and not is_quiet:
-        terminal.write(f"run {run.run_id} ({status.state}): no job waits, and no failure counts\n")
+        terminal.write(
+            f"run {run.run_id} ({status.state}): no job is waiting, and no failure counts\n"
+        )
     yield from (run.explain(name, place) for name in names[:MAX_JOBS])
     if len(names) > MAX_JOBS:
         terminal.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")

@@ -99,7 +99,7 @@ def named_when_lost(run: Run, place: Place, end: str = "") -> Iterator[None]:
         yield
     except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
-            says = f"{end}; see" if end else "goes on when the server does; follow it with"
+            says = f"{end}; see" if end else "goes on when the server is back; follow it with"
             command = place.hint("status" if end else "watch", run.run_id)
             terminal.note(f"flowq: run {run.run_id} {says}: {command}")
         raise
@@ -146,7 +146,7 @@ class Canceler:
             return
         if not self._is_told:
             again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
-            display.note(f"canceling run {self._run.run_id}; {again} once more leaves at once")
+            display.note(f"canceling run {self._run.run_id}; {again} again exits at once")
             self._is_told = True
         with suppress(WrongState):  # it has ended meanwhile
             retry_while_unavailable(self._cancel, connection=self._run.connection)
@@ -161,29 +161,34 @@ class Canceler:
         In a thread: signals are ignored meanwhile, and a server may not answer at all.
         """
         run_id = self._run.run_id
-        see = f"leaving; see {place.hint('status', run_id)}"
+        see = f"exiting; see {place.hint('status', run_id)}"
         if self._is_done:
             return terminal.note(f"flowq: {see}")
         again = place.hint("cancel", run_id)
-        told = [f"leaving, and the server does not answer: run {run_id} may go on; end it: {again}"]
+        told = [
+            (
+                f"exiting; the server does not answer, so run {run_id} may go on; end it "
+                f"with: {again}"
+            )
+        ]
 
         def cancel() -> None:
             # The signal may have come between a command and its answer, which others would get.
             self._run.connection.connection_pool.disconnect()
             try:
                 if self._run.record().state == "staged":
-                    told[:] = ["leaving; no run was submitted"]
+                    told[:] = ["exiting; no run was submitted"]
                     with suppress(RedisError):  # else maintenance removes it
                         self._run.remove()
                     return
                 self._cancel()
                 told[:] = [f"canceling run {run_id}, and {see}"]
             except RunNotFound:
-                told[:] = ["leaving; no run was submitted"]
+                told[:] = ["exiting; no run was submitted"]
             except WrongState:  # it has ended
                 told[:] = [see]
             except (RedisError, FlowqError) as error:
-                told[:] = [f"leaving; run {run_id} is not canceled: {error}; end it: {again}"]
+                told[:] = [f"exiting; run {run_id} is not canceled: {error}; end it with: {again}"]
 
         with place.without_waiting():
             thread = threading.Thread(target=cancel, daemon=True)
@@ -291,7 +296,9 @@ class Stuck:
                 display.note(self._sentence(job, blockers, status))
         if len(new) > MAX_STUCK:
             command = self._place.hint("explain", self._run.run_id)
-            display.note(f"{len(new) - MAX_STUCK} more jobs wait like that; see: {command}")
+            display.note(
+                f"{len(new) - MAX_STUCK} more jobs wait for failed blockers; see: {command}"
+            )
         self._told = stuck
 
     def _sentence(self, job: JobStatus, blockers: Sequence[JobStatus], status: RunStatus) -> str:
@@ -442,7 +449,7 @@ def _note_left_alone(place: Place) -> None:
     Jobs of runs have enqueued them without `blocks`.
     """
     for queue, count in client.count_left_alone(place.connection).items():
-        jobs = "1 job of no run waits" if count == 1 else f"{count} jobs of no run wait"
+        jobs = "1 job outside of runs waits" if count == 1 else f"{count} jobs outside of runs wait"
         start = place.hint("worker --burst", queue)
         terminal.note(f"flowq: {jobs} on the queue {queue}; to execute them: {start}")
 

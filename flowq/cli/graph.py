@@ -130,7 +130,7 @@ def _draw_run(word: str, redis_url: str | None) -> Picture:
         run = place.find_run(word)
         if read_picture(run.source()) is None:
             terminal.note(
-                f"flowq: run {run.run_id} has kept no picture that this version reads; kinds "
+                f"flowq: run {run.run_id} has no stored picture that this version can read; kinds "
                 "and conditions of its jobs, and the jobs of nested workflows, are not drawn"
             )
         return run.picture()
@@ -148,7 +148,9 @@ def _find_format(format_: str | None, output: str | None, opens: bool) -> str:
             return each
     known = ", ".join(endings[0] for endings in _ENDINGS_BY_FORMAT.values())
     said = (
-        f"the ending {ending!r} is not a known format" if ending else "its ending names no format"
+        f"the extension {ending!r} is not a known format"
+        if ending
+        else "its extension names no format"
     )
     raise UsageError(f"{output}: {said}; use one of {known}, or --format")
 

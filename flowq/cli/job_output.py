@@ -32,7 +32,7 @@ def explain_nothing(run: Run, job: JobStatus) -> str:
         return f"{job.name} has printed nothing"
     where = "which prints it on its host" if kind == "RQ's" else "which keeps it on its host"
     name = "an older version of flowq" if kind == "older" else "RQ itself"
-    return f"the output of {job.name} is not here: its worker is of {name}, {where}"
+    return f"the output of {job.name} is not stored here: its worker belongs to {name}, {where}"
 
 
 class Tail:

@@ -228,7 +228,7 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError):
         terminal.note(f"{trace}flowq: {text}")
         return 1
-    hint = "" if trace else ", with what the same command says with FLOWQ_LOG=debug"
+    hint = "" if trace else ", with what the same command prints with FLOWQ_LOG=debug"
     terminal.note(
         f"{trace}flowq: unexpected {type(error).__name__}: {text}\n"
         f"  this is a bug in flowq; please report it{hint}"

@@ -156,7 +156,7 @@ def opened_if_used(option: str | None, *, is_here: bool = False) -> Iterator[Pla
 def tell_abandoned(run: Run, place: Place) -> str:
     """Return what to say about a run on the private server whose workers are gone."""
     command = place.hint("release", run.run_id)
-    return f"nobody executes the jobs of this run; go on with it: {command}"
+    return f"no worker executes the jobs of this run; resume it with: {command}"
 
 
 def find_abandoned(run: Run, status: RunStatus, place: Place) -> str:
@@ -191,7 +191,9 @@ def _embedded(creating: bool) -> Iterator[Place]:
 
 def _tell_unused() -> str:
     old_name = guess_old_name()
-    renamed = f"; if it was {old_name} before: flowq server adopt {shlex.quote(old_name)}"
+    renamed = (
+        f"; if this folder was named {old_name} before: flowq server adopt {shlex.quote(old_name)}"
+    )
     return (
         f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
         "flowq run was called, and those below; go there, or name a server with --redis-url"

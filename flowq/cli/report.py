@@ -35,7 +35,7 @@ def command(
       flowq report k3v9x0q2m5ab --open
     """
     if output is None and not opens and sys.stdout.isatty():
-        raise UsageError("a report is a page of HTML: write it with `-o report.html --open`")
+        raise UsageError("a report is an HTML page: write it with `-o report.html --open`")
     if opens and output == "-":
         raise UsageError("--open shows a file; remove -o -, or name a file")
     if output and output != "-" and Path(output).suffix.lower() not in ENDINGS:

@@ -144,7 +144,9 @@ def _write_sentinel(module: str, sentinel: Mapping[str, Any]) -> str:
 
 
 def _refuse_setting(module: str, name: str) -> NoReturn:
-    raise UsageError(f"--config {module}: {name} has no place in a URL; give --redis-url instead")
+    raise UsageError(
+        f"--config {module}: {name} cannot be written in a URL; pass --redis-url instead"
+    )
 
 
 def check_handlers(names: Iterable[str], paths: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None
     with suppress(ValueError, OverflowError, OSError):
         return datetime.fromisoformat(text).astimezone()
     raise click.BadParameter(
-        f"{text!r} is neither a time ago (30m, 2h, 3d) nor a date (2026-11-29)"
+        f"{text!r} is neither a duration, as in 2h (ago), nor a date, as in 2026-11-29"
     )
 
 

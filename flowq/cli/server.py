@@ -20,7 +20,7 @@ from flowq.server import adopting, embedded, state
 NOT_RUNNING = "not running"
 SHOWN = 3
 WARNING = """\
-Their pickles will be trusted: who wrote them can run code as you. Adopt them only if you have made
+Their pickles will be trusted, so their author can run code as you. Adopt them only if you created
 them yourself, and they did not come with a clone, an archive or a cache."""
 
 _folder = click.argument("folder", required=False, type=click.Path(path_type=Path))
@@ -57,7 +57,7 @@ def status(folder: Path | None, as_json: bool) -> None:
     above = None if folder or server.is_used() else server.find_used_above()
     lines = [
         ("server", _describe_server(facts)),
-        ("state", facts["state"] + ("" if facts["exists"] else " (not made yet)")),
+        ("state", facts["state"] + ("" if facts["exists"] else " (not created yet)")),
         ("named by", state.VARIABLE if facts["is_named"] else ""),
         ("data", _describe_size(facts)),
         ("log", facts["log"]),
@@ -176,7 +176,9 @@ def reset(folder: Path | None, gone: bool, yes: bool) -> None:
 def _reset_gone(folder: Path | None, yes: bool) -> None:
     if folder is not None or state.find().is_named:
         what = str(folder) if folder is not None else f"the variable {state.VARIABLE}"
-        raise UsageError(f"--gone is about all folders that are gone: leave out {what}")
+        raise UsageError(
+            f"--gone removes the states of all folders that are gone: leave out {what}"
+        )
     gone = state.find_abandoned()
     if not gone:
         terminal.write("nothing to remove\n")

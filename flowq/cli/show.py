@@ -80,7 +80,7 @@ def command(
     if follow and as_json:
         raise UsageError("--follow prints lines; remove --json")
     if state is None and (limit or after):
-        raise UsageError("--limit and --after belong to --state")
+        raise UsageError("--limit and --after need --state")
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
         if state and (follow or not job):

@@ -42,7 +42,7 @@ def command(
     A job is listed from its start to its end (WIP: work in progress). FOR is how long it has been
     running, LEFT the time until its timeout, SEEN the time since its worker's last heartbeat for
     it. "handed over": a worker's process holds the job, behind others, and has not begun it.
-    "lost": its worker is not heard any more; another worker will take the job over.
+    "lost": its worker sends no heartbeats any more; another worker will take over the job.
 
     With --watch, the output to a file or a pipe is a table, or with --json a line, whenever jobs
     have begun or ended.

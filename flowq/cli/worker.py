@@ -220,8 +220,8 @@ def command(
     for name in allow:
         if Path(name).exists():  # by far not the name of a module
             raise UsageError(
-                f"--allow {name}: that is a file here, so the shell has put names of files in the "
-                "place of a pattern; write it in quotes: --allow 'shop.*'"
+                f"--allow {name}: that is a file here, so the shell has replaced a pattern by "
+                "file names; quote it: --allow 'shop.*'"
             )
     folders = [str(Path(path).absolute()) for path in (*paths, ".")]
     if config:

@@ -31,8 +31,9 @@ def command(here: bool, redis_url: str | None, as_json: bool, verbose: bool) -> 
     "resting": no job of that run can start yet; a small process waits for the next one.
     "lost": the worker sends no heartbeats any more; other workers take over its jobs.
 
-    With --here it is the health check of a container. FLOWQ_PATIENCE=1 lets it exit with 4 at once,
-    if the server is away; a worker waits for it, so that is no reason to end the container.
+    With --here, the command serves as the health check of a container. With FLOWQ_PATIENCE=1 it
+    exits with 4 at once if the server is unavailable. Workers wait for the server, so this is no
+    reason to restart the container.
 
     \b
       flowq workers

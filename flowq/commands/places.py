@@ -85,26 +85,26 @@ def with_places(shell: Shell) -> Shell:
 
 
 _QUOTES = '"{}"'
-_UNSURE = Refusal("stands in a part of the command that can be read in two ways", ENV)
-_ALIASED = Refusal("stands in a command that defines aliases, which change others", "use functions")
-_COPROCESS = Refusal("stands in a command with `coproc`, which may read it as code", "use a pipe")
+_UNSURE = Refusal("is in a part of the command that can be read in two ways", ENV)
+_ALIASED = Refusal("is in a command that defines aliases, which change others", "use functions")
+_COPROCESS = Refusal("is in a command with `coproc`, which may read it as code", "use a pipe")
 _EXEC = Refusal(
-    "stands in a command where `exec` redirects what the commands after it print or read, and one "
+    "is in a command where `exec` redirects what the commands after it print or read, and one "
     "of them reads code",
     "redirect only the command that needs it",
 )
-_SINGLE = Refusal("stands within single quotes, where nothing is filled in", f"write {_QUOTES}")
+_SINGLE = Refusal("is within single quotes, where the shell fills in nothing", f"write {_QUOTES}")
 _ESCAPED = Refusal(
-    r"stands behind a \, or in a word that nothing is filled into", f"write {_QUOTES}"
+    r"follows a \, or is in a word that the shell does not expand", f"write {_QUOTES}"
 )
-_ARITHMETIC = Refusal("stands in arithmetic, which executes what is in a text", COMPUTE)
-_BACKTICKS = Refusal("stands within backticks, where quotes mean something else", "write $(…)")
+_ARITHMETIC = Refusal("is in arithmetic, where a shell may execute code in a value", COMPUTE)
+_BACKTICKS = Refusal("is within backticks, where quotes mean something else", "write $(…)")
 _DECLARED = Refusal(
-    "is given to a variable where that is declared", "write NAME={} first, and then `export NAME`"
+    "is assigned to a variable in its declaration", "write NAME={} first, and then `export NAME`"
 )
 _IN_EXPANSION = Refusal(
-    "stands within ${…}, where some of it is arithmetic, or a pattern",
-    "give it to a variable on a line of its own: NAME={}, and write $NAME here",
+    "is within ${…}, parts of which are arithmetic or patterns",
+    "assign it to a variable on a line of its own: NAME={}, and write $NAME here",
 )
 _READS_INPUT = Refusal("is given to a program that reads code from its input", LIST)
 
@@ -133,7 +133,7 @@ class _Judge:
     def _find_refusal(self, mark: Node) -> Refusal | None:
         text = self._text
         if text.is_deep:
-            return Refusal("stands in a command that nests too deeply", ENV)
+            return Refusal("is in a command that nests too deeply", ENV)
         if text.has_aliases:
             return _ALIASED
         if text.has_coprocesses:
@@ -141,16 +141,16 @@ class _Judge:
         if self._flows.redirects_code:
             return _EXEC
         if self._flows.is_too_deep:
-            return Refusal("stands in a command with `eval` in `eval` in `eval`", ENV)
+            return Refusal("is in a command with `eval` in `eval` in `eval`", ENV)
         if self._shell in PLAIN_SHELLS and text.has_ansi_quotes:
-            return Refusal("stands in a command with $'…', which not every `sh` knows", ENV)
+            return Refusal("is in a command with $'…', which not every `sh` knows", ENV)
         if line := text.find_unreadable(mark):
-            return Refusal(f"stands in a part that cannot be read (its line {line})", ENV)
+            return Refusal(f"is in a part that cannot be read (its line {line})", ENV)
         child, parent, is_direct, depth = mark, mark.parent, True, 0
         while parent is not None:
             depth += 1
             if depth > trees.MAX_DEPTH:
-                return Refusal("stands too deep within the command", ENV)
+                return Refusal("is nested too deeply in the command", ENV)
             if parent.type not in _FREE:
                 judge = _JUDGES.get(parent.type, _refuse)
                 step = _Step(text, self._flows, self._shell, mark, parent, child, is_direct)
@@ -191,9 +191,9 @@ def _find_reason(node: Node) -> Refusal:
         return _SINGLE
     if node.type in ("heredoc_body", "heredoc_content", "heredoc_start", "heredoc_redirect"):
         instead = "write <<EOF without quotes"
-        return Refusal("stands in a here-document with a quoted end, or in its end", instead)
+        return Refusal("is in a here-document with a quoted end, or in its end", instead)
     if node.type == "regex":
-        return Refusal("stands in a pattern", "compare with = or ==, or use `case`")
+        return Refusal("is in a pattern", "compare with = or ==, or use `case`")
     return _ESCAPED
 
 
@@ -217,7 +217,7 @@ def _refuse(step: _Step) -> Refusal:
         return _ARITHMETIC
     if kind in ("declaration_command", "unset_command"):
         return _DECLARED
-    return Refusal(f"stands in a {kind.replace('_', ' ').lower()}", ENV)
+    return Refusal(f"is in a {kind.replace('_', ' ').lower()}", ENV)
 
 
 def _judge_literal(step: _Step) -> Refusal | None:
@@ -234,7 +234,7 @@ def _judge_command(step: _Step) -> Refusal | None:
     is_name = step.child.type == "command_name"
     is_output = is_name and step.child.children[0].type in trees.SUBSTITUTIONS
     if is_output and step.is_direct:
-        return Refusal("is printed to be a command", LIST)
+        return Refusal("is printed as part of a command", LIST)
     if place <= 0:  # the name, what stands before it, or a redirection
         return None
     if words[0].text == "exit" and step.shell in BASHES | PLAIN_SHELLS:
@@ -254,10 +254,10 @@ def _judge_argument(step: _Step, words: list[programs.Word]) -> Refusal | None:
     """Judge an argument of functions of the text, and of any command if `$_` is read as code."""
     flows = step.flows
     if flows.reads_last_argument:
-        return Refusal("stands in a command that reads $_ as code", "use a variable of your own")
+        return Refusal("is in a command that reads $_ as code", "use a variable of your own")
     for name in sorted(flows.sources.called(words)):
         if f"{name}()" in flows.calculated:
-            return Refusal(f"is an argument of {name}, and arithmetic reads that", COMPUTE)
+            return Refusal(f"is an argument of {name}, which is read in arithmetic", COMPUTE)
         if f"{name}()" in flows.evaluated:
             return Refusal(f"is an argument of {name}, which reads it as code", ENV)
         if f"{name}()" in flows.split:
@@ -304,7 +304,7 @@ def _is_shown(step: _Step) -> bool:
 def _need(step: _Step, shells: frozenset[str], what: str) -> Refusal | None:
     if step.shell in shells:
         return None
-    return Refusal(f"stands in {what}, which {step.shell} does not have", "set `shell: bash`")
+    return Refusal(f"is in {what}, which {step.shell} does not have", "set `shell: bash`")
 
 
 _LARGE = BASHES | KORN_SHELLS | {"zsh"}
@@ -337,15 +337,15 @@ def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
         return _ARITHMETIC
     name = trees.text_of(variable)
     if name in programs.SPECIAL:
-        return Refusal(f"is given to {name}, which shells read in their own way", ENV)
+        return Refusal(f"is assigned to {name}, which has a meaning of its own in shells", ENV)
     if name in programs.EXECUTED:
-        return Refusal(f"is given to {name}, which programs execute", ENV)
+        return Refusal(f"is assigned to {name}, which programs execute", ENV)
     if not step.is_direct:
         return None
     if name in step.flows.calculated:
-        return Refusal(f"is given to {name}, and arithmetic reads that", COMPUTE)
+        return Refusal(f"is assigned to {name}, which is read in arithmetic", COMPUTE)
     if name in step.flows.evaluated:
-        return Refusal(f"is given to {name}, and that is read as code", ENV)
+        return Refusal(f"is assigned to {name}, which is read as code", ENV)
     if name in step.flows.split:
         return Refusal(f"is given to {name}, {_BARE}", f'write it as "${name}" there')
     return None
@@ -402,9 +402,9 @@ def _judge_comparison(step: _Step) -> Refusal | None:
     if operator in known:
         return None
     if operator == "=~":
-        return Refusal("stands in a pattern", "compare with = or ==, or use `case`")
+        return Refusal("is in a pattern", "compare with = or ==, or use `case`")
     if operator in ("-a", "-o"):
-        return Refusal("stands in a test that is not a plain one", programs.TEST_ADVICE)
+        return Refusal("is in a test that is not a plain one", programs.TEST_ADVICE)
     if operator[:1] == "-" and operator[1:].isalpha():
         instead = programs.COMPARE_BY_TEST.get(operator, COMPUTE)
         return Refusal(f"is compared with {operator}, which is arithmetic", instead)

@@ -215,7 +215,7 @@ def find_refusal(words: Sequence[Word], at: int) -> Refusal | None:
     Shape: the first word is the command's name; `at` is the place of another one.
     """
     if len(words) > MAX_WORDS:
-        return Refusal(f"stands in a command with more than {MAX_WORDS} words", ENV)
+        return Refusal(f"is in a command with more than {MAX_WORDS} words", ENV)
     name = _name_of(words[0])
     if name is None:
         return _for_unknown(words, at)
@@ -396,7 +396,7 @@ def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
     if name in READ_AS_CODE:
         return Refusal(f"is an argument of `{name}`, which could read it as code", ENV)
     if name in VARIABLES:
-        advice = "give it to a variable on a line of its own: NAME={}; then `export NAME`"
+        advice = "assign it to a variable on a line of its own: NAME={}; then `export NAME`"
         return Refusal(f"is an argument of `{name}`, which reads names and arithmetic", advice)
     if name in NUMBERS:
         return Refusal(f"is an argument of `{name}`, which is arithmetic in some shells", COMPUTE)
@@ -408,7 +408,7 @@ def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
     starting = [word.text for word in words[1:] if word.text in executing] if executing else []
     if name in _COMMANDS or starting:
         shown = " ".join(filter(None, [name, *starting]))
-        return Refusal(f"is an argument of `{shown}`, which makes a command of them", LIST)
+        return Refusal(f"is an argument of `{shown}`, which builds a command from them", LIST)
     return None
 
 
@@ -450,7 +450,7 @@ def _for_test(words: Sequence[Word]) -> Refusal | None:
         return None
     if len(rest) == 3 and (instead := COMPARE_BY_TEST.get(operators[1] or "")):
         return Refusal(f"is compared with {operators[1]}, which is arithmetic", instead)
-    return Refusal("stands in a test that is not a plain one", TEST_ADVICE)
+    return Refusal("is in a test that is not a plain one", TEST_ADVICE)
 
 
 TEST_ADVICE = "write one comparison of texts, as in [ {} = yes ], and join several with && or ||"
@@ -521,7 +521,7 @@ MAX_WRAPPERS = 8
 def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
     """Judge a command that starts another one like the latter, wherever its name stands."""
     if sum(_name_of(word) in WRAPPERS for word in words[:at]) > MAX_WRAPPERS:
-        return Refusal(f"stands behind more than {MAX_WRAPPERS} commands that start others", ENV)
+        return Refusal(f"follows more than {MAX_WRAPPERS} commands that start others", ENV)
     for place in range(1, at):
         if words[place].text is None:
             continue
@@ -532,7 +532,7 @@ def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
     if name == "env":
         assigned = _ASSIGNMENT.match(words[at].prefix)
         if assigned and assigned[1] in SPECIAL | EXECUTED:
-            return Refusal(f"is given to {assigned[1]}, which programs execute", ENV)
+            return Refusal(f"is assigned to {assigned[1]}, which programs execute", ENV)
         has_split = any((word.text or "").startswith(("-S", "--s")) for word in words[1:at])
         before = (word.text or word.prefix for word in words[1:at])
         is_after = any(

@@ -27,7 +27,7 @@ WORD = "w"
 """The place of a value that is a word, or part of one: it gets quotes."""
 
 QUOTED = "q"
-"""The place of a value that stands within double quotes or in a here-document."""
+"""The place of a value that is within double quotes or in a here-document."""
 
 REFUSED = "x"
 """A place where no value may stand; `flowq check` reports the reason."""

@@ -215,7 +215,7 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
         said = other.node_by_key.get("deferred")
         if isinstance(said, ScalarNode) and said.value is not False:
             continue
-        message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
+        message = f"job {name} is blocked_by {target}, which is not declared with `deferred: true`"
         hint = (
             f"`blocked_by: {target}` means that {name} runs before {target}. If so, write "
             f"`blocks: {target}`; if {target} runs first, write `needs: {target}`"

@@ -124,7 +124,7 @@ def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
     if is_empty(node):
         return
     if not isinstance(node, MapNode):
-        hint = "write NAME: {type: str}, each on its line"
+        hint = "write NAME: {type: str}, one per line"
         problems.add(WRONG_SHAPE, node, f"inputs must be a map of names, not {say(node)}", hint)
         return
     for name, inner in node.node_by_key.items():
@@ -225,13 +225,13 @@ def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
         message = f"input {declared.name} is an enum without choices"
         problems.add(MISSING_KEY, node, message, "add choices: [red, green]")
     elif declared.type not in ("enum", "json") and _has_choices(node):
-        message = f"input {declared.name} has choices, and its type is {declared.type}"
+        message = f"input {declared.name} has choices, but its type is {declared.type}"
         problems.add(WRONG_SHAPE, node, message, "write type: enum")
 
 
 def _check_pattern(declared: Input, node: Node, problems: Problems) -> None:
     if declared.pattern is not None and declared.type not in ("str", "path", "json"):
-        message = f"input {declared.name} has a pattern, and its type is {declared.type}"
+        message = f"input {declared.name} has a pattern, but its type is {declared.type}"
         problems.add(WRONG_SHAPE, node, message, "a pattern is for text: write type: str")
 
 
@@ -244,7 +244,7 @@ def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
     if is_empty(node):
         return None
     if _holds_expression(node):
-        hint = "expressions are filled in under `with` only"
+        hint = "expressions are filled in only under `with`"
         problems.add(BAD_DEFAULT, node, "a default must be plain data, without ${{ }}", hint)
         return None
     data = to_data(node)

@@ -305,7 +305,7 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
         return {}
     if not isinstance(node, MapNode):
         message = f"{label} must be a map of variables, not {say(node)}"
-        problems.add(WRONG_SHAPE, node, message, "write NAME: value, each on its line")
+        problems.add(WRONG_SHAPE, node, message, "write NAME: value, one per line")
         return None
     environment = {}
     for name, inner in node.node_by_key.items():

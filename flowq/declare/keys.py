@@ -211,7 +211,7 @@ def _name_default(key: Key) -> str:
 _WORK = "each job declares what it does"
 _EDGE = "an edge is between two jobs: declare it at one of them"
 _GROUP = "it makes a group of one job: write it there"
-_OF_SINGLE_JOBS = {"workflow": "write it at the jobs of that workflow"}
+_OF_SINGLE_JOBS = {"workflow": "write it in the jobs of that workflow"}
 
 _OF_LISTS = {
     "for_each": "give the list to one axis of the matrix, or the matrix to a workflow of its own"
@@ -234,7 +234,7 @@ JOB = Vocabulary(
             FLAG,
             "Open the job: running jobs may add blockers to it.",
             attribute="deferred",
-            not_shared="write it at the job that running jobs add blockers to",
+            not_shared="write it in the job that running jobs add blockers to",
         ),
         "needs": Key(
             job.NAMES,
@@ -248,7 +248,7 @@ JOB = Vocabulary(
             "Run only if this expression is true.",
             ("inputs.publish", "always()"),
             attribute="if_",
-            not_shared="write it at each job: an `if` there would replace this one",
+            not_shared="write it in each job: an `if` there would replace this one",
         ),
         "approval": Key(
             job.APPROVAL,
@@ -358,7 +358,7 @@ JOB = Vocabulary(
             not_for={
                 "run": "a command has no named arguments: pass them under `env:`, and write $NAME"
             },
-            not_shared="each function has its own arguments: write them at each job",
+            not_shared="each function has its own arguments: write them in each job",
         ),
         "env": Key(
             job.ENVIRONMENT,

@@ -76,7 +76,7 @@ class Shelf:
             if isinstance(inner, MapNode):
                 entries.append((name, inner))
             else:
-                hint = "a file is named at the job: `workflow: ./file.yaml`"
+                hint = "a file is named in the job: `workflow: ./file.yaml`"
                 message = f"workflow {name} must be a map, not {say(inner)}"
                 self.problems.add(WRONG_SHAPE, inner, message, hint)
         return entries

@@ -294,7 +294,7 @@ def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
     if isinstance(value, bool):
         return value
     message = f"{label} must be true or false, not {say(node)}"
-    problems.add(WRONG_SHAPE, node, message, "these two words only, and without quotes")
+    problems.add(WRONG_SHAPE, node, message, "only these two words, without quotes")
     return None
 
 
@@ -319,7 +319,7 @@ def read_timeout(label: str, node: Node, problems: Problems) -> float | None:
     seconds = read_duration(label, node, problems)
     if seconds == 0:
         hint = "leave it out for no limit of its own"
-        problems.add(BAD_DURATION, node, f"{label} must be more than nothing", hint)
+        problems.add(BAD_DURATION, node, f"{label} must be more than zero", hint)
         return None
     return seconds
 
@@ -359,7 +359,7 @@ def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any]
         return {}
     if not isinstance(node, MapNode):
         message = f"{label} must be a map of names to values, not {say(node)}"
-        problems.add(WRONG_SHAPE, node, message, "write name: value, each on its line")
+        problems.add(WRONG_SHAPE, node, message, "write name: value, one per line")
         return None
     data: dict[str, Any] = read_data(label, node, problems)
     return data
@@ -396,8 +396,8 @@ def check_keys(node: Node, problems: Problems) -> None:
     elif isinstance(node, MapNode):
         for key, inner in node.node_by_key.items():
             if "${{" in key:
-                hint = "expressions are filled in in values only"
-                problems.add(WRONG_SHAPE, node.key_by_key[key], "a key cannot hold ${{ }}", hint)
+                hint = "expressions are filled in only in values"
+                problems.add(WRONG_SHAPE, node.key_by_key[key], "a key cannot contain ${{ }}", hint)
             check_keys(inner, problems)
 
 

@@ -124,7 +124,7 @@ def _require_map(root: Node | None, problems: Problems) -> MapNode:
         return root
     if root is None or is_empty(root):
         hint = "it needs at least: jobs: {NAME: {call: package.module:function}}"
-        problems.stop(NOT_ONE_MAP, _TOP, "the file holds no workflow", hint)
+        problems.stop(NOT_ONE_MAP, _TOP, "the file contains no workflow", hint)
     what = "text" if isinstance(root, ScalarNode) else say(root)  # any file: it is not quoted
     message = f"a workflow must be a map of keys, not {what}"
     return problems.stop(NOT_ONE_MAP, root, message, "begin with `jobs:`")

@@ -47,7 +47,7 @@ def read_document(text: str, problems: Problems) -> Node | None:
     if len(text) > MAX_CHARACTERS:
         refuse_length(problems)
     if found := _UNPRINTABLE.search(text):
-        message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
+        message = f"the character U+{ord(found.group()):04X} is not allowed in a text"
         problems.stop(NOT_UTF8, find_position(text, found.start()), message, "remove it")
     parser = _PARSER(text)
     try:
@@ -225,7 +225,7 @@ class _Builder:
         is_known = event.tag in (None, "!") or event.tag in _KNOWN_TAGS
         if not is_known:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
-            message = f"the tag {tag} means nothing here"
+            message = f"the tag {tag} has no meaning here"
             hint = "remove it; values are plain data"
             if event.tag[:1] == "!" and event.tag[1:2].isalpha():
                 hint = f"put text that begins with ! in quotes; in `if`, write not {event.tag[1:]}"
@@ -363,7 +363,7 @@ _WORDS_BY_PROBLEM = {
     "did not find expected '-' indicator": ("a list ends in the middle", _INDENT),
     "did not find expected key": ("a map ends in the middle", _INDENT),
     "found unknown escape character": (
-        "a \\ in double quotes is followed by a character that means nothing",
+        "a \\ in double quotes is followed by a character that it cannot escape",
         "write \\\\ for a backslash, or use single quotes",
     ),
     "did not find expected node content": ("a value is missing here", _INDENT),
@@ -430,8 +430,8 @@ def explain(
         return _explain_character(position, line)
     before = line[: position.column - 1].rstrip()
     if problem == "did not find expected key" and before.endswith(("'", '"')):
-        hint = "put all of it in quotes, those in it doubled"
-        return Complaint(position, "a text in quotes ends, and its line goes on", hint)
+        hint = "put all of it in quotes, and double the quotes inside it"
+        return Complaint(position, "the line goes on after the closing quote", hint)
     told = f"this is not YAML: {problem}" + (f" ({context})" if context else "")
     message, hint = _WORDS_BY_PROBLEM.get(problem, (told, "put the text in quotes"))
     line = line[:_MAX_LINE]

@@ -46,7 +46,7 @@ def get_url(name: str = "default") -> str:
     """Return the URL of the server of a queue. Errors: ImproperlyConfigured."""
     queue = _find(name)
     for key in queue.keys() - {*_PARTS, *_OTHERS}:
-        hint = did_you_mean(key, (*_PARTS, *_OTHERS)) or "give URL, which can say everything"
+        hint = did_you_mean(key, (*_PARTS, *_OTHERS)) or "use URL, which can express every setting"
         reason = f"RQ_QUEUES[{name!r}] has a key {key} that flowq cannot read"
         raise ImproperlyConfigured(f"{reason}; {hint}")
     if queue.get("URL"):

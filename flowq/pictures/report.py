@@ -225,14 +225,14 @@ def _timeline(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
 
 
 _LEGEND = (
-    ("held", "held, as by an approval"),
+    ("held", "held, for example by an approval"),
     ("waits", "waited in the queue"),
     ("runs", "running, or how many ran"),
     ("finished", "finished"),
     ("bad", "failed"),
 )
 
-_BROKEN = ("break", "nothing was queued or ran: shortened")
+_BROKEN = ("break", "nothing was queued or running: shortened")
 
 
 def _legend(entry: tuple[str, str]) -> str:

@@ -53,7 +53,7 @@ def plain_text(lines: Iterable[Line]) -> str:
 def spelled(text: str) -> str:
     r"""Return a text with its control characters spelled out, `\x1b`, but for tabs and newlines.
 
-    All that a terminal gets goes through here: what stands in a workflow, a message or an item
+    All that a terminal gets goes through here: what is in a workflow, a message or an item
     must not move its cursor, or turn the direction of what is read.
     """
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub(_spell, text)
@@ -65,7 +65,7 @@ def spelled_inside(text: str) -> str:
 
 
 def spelled_line(text: str) -> str:
-    """The same as one line: what stands in several lines is joined with spaces."""
+    """The same as one line: what is in several lines is joined with spaces."""
     return spelled(" ".join(text.split()))
 
 

@@ -199,7 +199,7 @@ def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Itera
     if job.reason and [job.reason] != told:
         yield ((f"  {printable(job.reason)}", "dim"),)
     if not told:
-        yield (("  nothing was recorded about why", "dim"),)
+        yield (("  the reason was not recorded", "dim"),)
     output = list(job.output)[-MAX_OUTPUT_LINES:]
     if output and told[-1:] != output[-1:]:  # a worker tells it itself after a crash
         yield (("  its last output:", "dim"),)

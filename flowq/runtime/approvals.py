@@ -65,19 +65,20 @@ def approve(
         True for the call that approved the job, False if it was approved before.
 
     Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
-    asks for no approval, has ended, or was approved before with other values.
+    does not ask for an approval, has ended, or was approved before with other values.
     """
     if not isinstance(inputs, Mapping | None):
         raise UsageError(
-            f'the inputs of an approval are a mapping, such as {{"version": 3}}, not {inputs!r}; '
-            "who approves is by=, and a comment note="
+            f'the inputs of an approval must be a mapping, such as {{"version": 3}}, '
+            f"not {inputs!r}; "
+            "pass the approver as by=, and a comment as note="
         )
     ids = find_jobs(name, get_declared(run_id, connection))
     given = _resolve(name, ids, inputs or {}, connection)
     is_news = _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
     if not is_news and any(kept != given for kept in _read_given(ids, connection)):
         raise WrongState(
-            f"job {name} of run {run_id} was approved before with other values, which stay"
+            f"job {name} of run {run_id} was already approved with other values, which stay"
         )
     return is_news
 
@@ -125,7 +126,7 @@ class _Word(NamedTuple):
         """Return it as JSON, without empty fields. Errors: UsageError for a long note."""
         if len(self.note) > MAX_TEXT:
             length = f"{len(self.note):,} characters"
-            raise UsageError(f"the text has {length}; {MAX_TEXT:,} are the most that is kept")
+            raise UsageError(f"the text has {length}; at most {MAX_TEXT:,} are stored")
         said = {"by": self.by, "note": self.note, "inputs": dict(self.inputs)}
         kept = {key: value for key, value in said.items() if value}
         return json.dumps({"at": format_instant(at_s), **kept})
@@ -147,11 +148,11 @@ def _tell(
     if _SAID_OTHERWISE in answers:
         said, verb = ("approved", "rejected")[:: 1 if what == _REJECTED else -1]
         next_step = "a retry asks again" if what == _APPROVED else "a cancel ends the run"
-        raise WrongState(f"{job} was {said} before, so it cannot be {verb} any more; {next_step}")
+        raise WrongState(f"{job} was already {said}, so it cannot be {verb}; {next_step}")
     if _OVER in answers:
         verb = "approve" if what == _APPROVED else "reject"
-        raise WrongState(f"{job} is over; nothing is left to {verb}")
-    raise WrongState(f"{job} asks for no approval")
+        raise WrongState(f"{job} has ended, so there is nothing to {verb}")
+    raise WrongState(f"{job} does not ask for an approval")
 
 
 def _resolve(
@@ -218,14 +219,14 @@ def release_run(run_id: str, connection: Redis) -> bool:
     record = get_record(run_id, connection)
     if record.state == "staged":
         raise WrongState(
-            f"run {run_id} is still being submitted; if nobody submits it any more, it is removed"
+            f"run {run_id} is still being submitted; if its submitter has died, it will be removed"
         )
     if record.state in RUN_ENDED:
         retry = "" if record.state == "succeeded" else "; a retry runs it again"
         raise WrongState(f"run {run_id} has ended: {record.state}{retry}")
     answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go")
     if answer == _WAITS:
-        hint = "it starts by itself; cancel what goes first, if it shall start now"
+        hint = "it starts by itself; to start it now, cancel the runs before it"
         raise WrongState(f"run {run_id} waits for its turn in its `concurrency` group; {hint}")
     if answer < 0:
         raise RunNotFound(run_id)

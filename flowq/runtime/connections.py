@@ -55,7 +55,7 @@ def _read_max_wait() -> float:
     with suppress(ValueError):
         if float(text) >= 0:  # which nan is not
             return float(text)
-    raise UsageError(f"FLOWQ_PATIENCE is a number of seconds, not {text!r}")
+    raise UsageError(f"FLOWQ_PATIENCE must be a number of seconds, not {text!r}")
 
 
 MAX_WAIT_S = _read_max_wait()
@@ -92,10 +92,14 @@ class Answer:
 
 ANSWERS = (
     Answer("LOADING", "it is still loading its data", "try again in a moment"),
-    Answer("OOM", "its memory is full (maxmemory)", "raise that, or wait until old runs have gone"),
+    Answer(
+        "OOM",
+        "its memory is full (maxmemory)",
+        "raise that limit, or wait until old runs have expired",
+    ),
     Answer(
         "MISCONF",
-        "it cannot write to its disk, which may be full, and takes no changes",
+        "it cannot write to its disk, which may be full, and accepts no changes",
         "make room",
     ),
     Answer("NOREPLICAS", "it has too few replicas (min-replicas-to-write)"),
@@ -110,9 +114,9 @@ ANSWERS = (
         Answer(word, meaning, is_waited_for=False)
         for word, meaning in {
             "NOSCRIPT": "it does not know a script, which it then gets at once",
-            "NOAUTH": "it wants a password",
+            "NOAUTH": "it requires a password",
             "WRONGPASS": "it refuses the password",
-            "NOPERM": "the user lacks a right",
+            "NOPERM": "the user lacks a permission",
             "MOVED": "it is one node of a cluster",
             "ASK": "it is one node of a cluster",
             "CROSSSLOT": "the keys are in several slots of a cluster",
@@ -452,5 +456,5 @@ def clock_warning(theirs_s: float, before_s: float, after_s: float) -> str:
     how = "ahead of" if before_s > theirs_s else "behind"
     return (
         f"the clock of this host is {difference_s:.0f} s {how} the server's, which decides what is "
-        "due; set it right (NTP), because RQ's own tools and the times that are shown go by it"
+        "due; correct it (NTP): RQ's own tools and the displayed times use this host's clock"
     )

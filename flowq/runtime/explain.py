@@ -225,7 +225,7 @@ def _explain_deleted(job_id: str, place: _Place) -> Explanation:
         raise JobNotFound(job_id)
     text = "somebody deleted it, or it expired: `rq empty`, a dashboard, a worker of RQ's own"
     retry = place.hint("retry", run_id)
-    hint = f"it cannot run again; {retry} runs what can run without it, if anything"
+    hint = f"it cannot run again; {retry} runs the jobs that do not need it"
     if connection.hexists(keys.unended(run_id), job_id):
         text, hint = f"{text}; its run has not noticed yet", _notice(place)
     return Explanation(job_id, "deleted", (Reason("ended", text, hint=hint),))
@@ -258,8 +258,8 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
         return
     if "flowq_round" in job and (again_at := connection.zscore(keys.ROUNDS, job_id)) is not None:
         at = local_time(datetime.fromtimestamp(float(again_at), UTC))
-        text = f"attempt {job['flowq_round']} failed: what is inside runs again at {at}"
-        yield Reason("time", text, hint="a worker or flowq doctor sees to that")
+        text = f"attempt {job['flowq_round']} failed: its jobs run again at {at}"
+        yield Reason("time", text, hint="a worker or flowq doctor starts them")
         return
     future = _read(keys.future(job_id), connection) if "flowq_future" in job else {}
     if future.get("state") == "open":
@@ -436,7 +436,7 @@ def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
     if heard_at is not None:
         silence_s = max(0, round(now_s - heard_at.timestamp()))
         since = f"for {silence_s} s, since {local_time(heard_at)}"
-    text = f"worker {worker} was executing it, and nothing has been heard of it {since}"
+    text = f"worker {worker} was executing it, and has sent no heartbeat {since}"
     if not is_ours:
         return Reason("started", text, hint="RQ's clean-up fails or retries it within some minutes")
     return Reason("started", text, hint=_what_follows(job, place))
@@ -457,8 +457,8 @@ def _what_follows(job: Mapping[str, str], place: _Place) -> str:
     times = int(job.get("flowq_crashes", "0"))
     more = f"; it was lost {'once' if times == 1 else f'{times} times'} before" if times else ""
     if find_living(place.connection):
-        return f"unless it is heard of again another worker {then} within 10 s{more}"
-    return f"no other worker lives that {then}; start one: {_start(job, place)}{more}"
+        return f"unless its heartbeats return, another worker {then} within 10 s{more}"
+    return f"no other worker is alive that {then}; start one: {_start(job, place)}{more}"
 
 
 def _queued(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
@@ -467,7 +467,10 @@ def _queued(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
     rq_queue = Queue(origin, connection=connection)
     before = rq_queue.get_job_position(job_id)
     if before is None:
-        text = f"it is queued on {queue}, but not in the list: a worker is just taking it, or died"
+        text = (
+            f"it is queued on {queue}, but not in the queue's list: a worker is taking it "
+            "right now, or died"
+        )
         return Reason("queue", text, hint=f"{place.hint('doctor')} puts lost jobs back")
     if find_unattended([origin], connection):
         hint = f"start one: {_start(job, place)}"

@@ -44,7 +44,7 @@ def current_future(name: str | None = None) -> Job:
     """
     job = current_job()
     if job is None:
-        raise UsageError("current_future() works inside a running job only")
+        raise UsageError("current_future() works only inside a running job")
     ids = job.future_ids
     if not ids:
         raise UsageError(f"the running job {job.id} blocks no future job")
@@ -56,7 +56,7 @@ def current_future(name: str | None = None) -> Job:
     if not found:
         raise next(filter(None, refusals))
     if len(found) > 1:
-        raise UsageError(f"{job.id} blocks {', '.join(found)}; say which: current_future(name)")
+        raise UsageError(f"{job.id} blocks {', '.join(found)}; choose one: current_future(name)")
     return get_future(found[0], job.connection)
 
 

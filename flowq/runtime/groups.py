@@ -99,7 +99,7 @@ def grow(job: Job, group_id: str, values: Mapping[str, Any]) -> None:
 def _listed(items: object, what: str) -> list[Any]:
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         shown = f"{type(items).__name__} {items!r:.60}"
-        raise UsageError(f"{what} needs a list, and got {shown}")
+        raise UsageError(f"{what} needs a list, but got {shown}")
     return as_items(items, what)
 
 

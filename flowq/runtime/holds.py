@@ -44,7 +44,7 @@ class Edge:
         if isinstance(self.future, str) and not _JOB_ID.fullmatch(self.future):
             raise UsageError(f"{self.future!r} is not a job id: letters, digits, - and _ only")
         if self.on_failure not in (None, "ignore"):
-            raise UsageError(f"on_failure is None or 'ignore', not {self.on_failure!r}")
+            raise UsageError(f"on_failure must be None or 'ignore', not {self.on_failure!r}")
 
     @property
     def future_id(self) -> str:
@@ -116,9 +116,9 @@ def take_hold(options: dict[str, Any]) -> Hold:
         return _hold_before(target if isinstance(target, str) else str(target.id))
     deferred = given.get("deferred", False)
     if not isinstance(deferred, bool):
-        raise UsageError(f"deferred is True or False, not {deferred!r}")
+        raise UsageError(f"deferred must be True or False, not {deferred!r}")
     if not deferred and ("on_blocker_failure" in given or "if_empty" in given):
-        raise UsageError("on_blocker_failure and if_empty are for future jobs: say deferred=True")
+        raise UsageError("on_blocker_failure and if_empty are for future jobs: pass deferred=True")
     return Hold(
         deferred=deferred,
         edges=_edges([given.get("blocked_by"), given.get("blocks")]),
@@ -171,13 +171,13 @@ def _duration(option: str, value: Any) -> float | None:
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
     if seconds <= 0:
-        raise UsageError(f"{option} is a time to come, not {value!r}")
+        raise UsageError(f"{option} must be more than zero, not {value!r}")
     return float(seconds)
 
 
 def _one_of(option: str, value: Any, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
-        raise UsageError(f"{option} is one of {', '.join(allowed)}, not {value!r}")
+        raise UsageError(f"{option} must be one of {', '.join(allowed)}, not {value!r}")
     return value
 
 

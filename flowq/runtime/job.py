@@ -427,7 +427,9 @@ class Job(RetriedJob):
         Errors: UsageError for `blockers=True` with a caller's pipeline.
         """
         if blockers and pipeline is not None:
-            raise UsageError("cancel(blockers=True) works in steps, not in a pipeline")
+            raise UsageError(
+                "cancel(blockers=True) works in steps, so it cannot be part of a pipeline"
+            )
         moved = super().cancel(pipeline, enqueue_dependents, remove_from_dependencies)
         if self._future and pipeline is None:
             names = ["abandon", *(["recall"] if blockers else []), "retire", "expire"]

@@ -65,7 +65,7 @@ def read_kept_outputs(run_id: str, connection: Redis) -> KeptOutputs:
         return KeptOutputs(kept["views"], kept["errors"])
     names, job_id = json.loads(fields["outputs"])["template"], fields["outputs_job"]
     if not job_id:
-        why = "a worker of an older version has ended the run, and evaluated nothing"
+        why = "a worker of an older version ended the run, and did not evaluate the outputs"
         return KeptOutputs(errors=dict.fromkeys(names, why))
     raw = connection.hmget(keys.job(job_id), "status", "origin")
     status, queue = (as_text(each) if each else "" for each in raw)

@@ -76,7 +76,7 @@ def get_value(job_id: str, name: str, connection: Redis) -> Any:
     if outcome == "finished":
         found = get_results([job_id], connection)
         if job_id not in found:
-            raise NotFound(f"the result of job {name} is gone: its time to live was over")
+            raise NotFound(f"the result of job {name} has expired: its time to live is over")
         return found[job_id]
     traits = OUTCOMES.get(outcome or "")
     if traits is not None and not traits.is_bad:

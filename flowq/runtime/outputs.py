@@ -119,7 +119,7 @@ def keep_outputs(run_id: str) -> None:
     """
     job = get_current_job()
     if job is None:
-        raise UsageError("keep_outputs() runs inside a job only")
+        raise UsageError("keep_outputs() runs only inside a job")
     connection, end = job.connection, job.id.rpartition("-")[2]
     fields = retry_while_unavailable(lambda: read_fields(run_id, connection))
     if _is_wanted(fields, end):

@@ -89,7 +89,7 @@ class Queue(QueueBase):
 
     def __init__(self, name: str = "default", *args: Any, **kwargs: Any) -> None:
         if not isinstance(name, str) or not name.strip():
-            raise UsageError(f"the name of a queue is a text that is not empty, not {name!r}")
+            raise UsageError(f"the name of a queue must be a text that is not empty, not {name!r}")
         if not args and kwargs.get("connection") is None:
             kwargs["connection"] = need_connection("a queue")
         super().__init__(name, *args, **kwargs)
@@ -281,7 +281,7 @@ class Queue(QueueBase):
         """Set the id of a job that a running blocker adds; return how the id is used."""
         self._refuse_key_prefix(job)
         if job.has_rate_limit:
-            raise Unsupported("rate_limit does not go together with deferred= or blocks=")
+            raise Unsupported("rate_limit cannot be combined with deferred= or blocks=")
         if not job.given_id and (derived := derive_id(job.hold)):
             job.identify(derived)
         return "unique" if unique else "" if job.given_id else "new"

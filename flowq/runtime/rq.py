@@ -298,7 +298,7 @@ class JobBase(RQJob):
         except Exception as error:
             raise DeserializationError(
                 f"the arguments of job {self.id} cannot be read here: {type(error).__name__}: "
-                f"{error}; what they are made of must be importable where workers run"
+                f"{error}; their classes must be importable where workers run"
             ) from error
 
     def write_meta(self) -> bytes:

@@ -200,8 +200,8 @@ def _places(name: str, places: str) -> str:
     """Return the places of a command's values. Errors: UsageError if a value may not be there."""
     if find_shell(name) is None:
         raise UsageError(
-            f"no value may be in a command for {name}, which has no quotes that flowq knows: pass "
-            "it by `env:`, or write the command as a list"
+            f"flowq cannot quote values in a command for {name}: pass them under `env:`, or write "
+            "the command as a list"
         )
     if REFUSED in places:
         raise UsageError("the command has a value where it could become code: `flowq check`")
@@ -366,7 +366,7 @@ class _Output:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise ValueError(f"`result: json`, and the output is none: {error}") from None
+            raise ValueError(f"`result: json`, but the output is not JSON: {error}") from None
 
 
 def _decoded(output: bytes) -> str:
@@ -463,7 +463,7 @@ def _start(arguments: list[str] | str, options: Mapping[str, Any]) -> subprocess
 def _why_not_started(program: str, error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         if shutil.which(program):
-            return f"the program that the first line of {program} names is not there"
+            return f"the program that the first line of {program} names does not exist"
         if os.path.dirname(program):  # noqa: PTH120 - whether a folder was written
             return f"there is no file {program} in {os.getcwd()}"  # noqa: PTH109 - as text
         if len(words := program.split()) > 1:

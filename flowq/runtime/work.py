@@ -71,7 +71,7 @@ def perform(work: Mapping[str, Any]) -> Any:
     check_format(work)
     job = current_job()
     if job is None:
-        raise UsageError("perform() runs inside a job only")
+        raise UsageError("perform() runs only inside a job")
     return _Execution(job, work).run()
 
 
@@ -239,7 +239,7 @@ class _Execution:
             return
         if self.work.get("refuses_secrets"):
             raise SecretInResult
-        self._say("note", "its result has a secret in it, which is hidden where it is shown")
+        self._say("note", "its result contains a secret, which is hidden wherever it is shown")
 
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}

@@ -72,8 +72,8 @@ def _find(source: Path | None) -> tuple[Path, State]:
             raise WrongState(f"{found} is the state of this folder already")
     elif target.data.is_dir():
         raise WrongState(
-            f"there is a state for this folder already, {target.path}: only flowq server reset, "
-            "which removes it, makes room for another"
+            f"this folder already has a state, {target.path}; to adopt another "
+            "one, remove it first: flowq server reset"
         )
     return found, target
 
@@ -84,8 +84,8 @@ def _find_here(target: State) -> Path:
     if target.old is not None:
         return target.old
     raise NotFound(
-        "there is nothing to adopt here; a folder that was renamed can have its state again: "
-        "flowq server adopt FOLDER, with the old name"
+        "there is nothing to adopt here; to give a renamed folder its state back: "
+        "flowq server adopt OLD_FOLDER"
     )
 
 

@@ -138,7 +138,9 @@ class Cluster:
                 return self._ask(host, port)
             except (RedisError, OSError) as error:
                 troubles.append(f"{host}:{port}: {error}")
-        raise MasterNotFoundError(f"no node tells who has {service_name}: {'; '.join(troubles)}")
+        raise MasterNotFoundError(
+            f"no sentinel knows the address of {service_name}: {'; '.join(troubles)}"
+        )
 
     def _ask(self, host: str, port: int) -> Address:
         with redis.Redis(host, port, **self.options) as node:
@@ -149,7 +151,7 @@ class Cluster:
             if first <= self.slot <= last:
                 name = primary[0].decode() if isinstance(primary[0], bytes) else primary[0]
                 return name or host, int(primary[1])  # a node may not know its own name
-        raise MasterNotFoundError(f"nobody has slot {self.slot}")
+        raise MasterNotFoundError(f"no node has slot {self.slot}")
 
 
 def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:

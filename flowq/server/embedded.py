@@ -111,7 +111,7 @@ class Server:
             while not endpoint_of(self.state).is_free():
                 if time.monotonic() > deadline:
                     holder = endpoint_of(self.state).holder
-                    reason = f"{holder} has it, and does not end; see {self.log}"
+                    reason = f"{holder} uses it, and does not end; see {self.log}"
                     raise ServerUnavailable(str(self.state), reason)
                 time.sleep(0.01)
                 _shut_down(self.state)  # its guardian may have started it again
@@ -189,7 +189,9 @@ def _find_or_start(state: Path, idle_s: float) -> Server:
                 str(state), f"{NO_ROOM}; end some of them, or flowq server stop"
             )
         if time.monotonic() > begun_at + START_S:
-            raise ServerUnavailable(str(state), f"its server does not get ready; see {state / LOG}")
+            raise ServerUnavailable(
+                str(state), (f"its server does not become ready; see {state / LOG}")
+            )
         guardian = _spawn_guardian(state, idle_s=idle_s, parent_pid=None)
         report = _read_report(guardian, state)
         if hasattr(os, "fork"):
@@ -209,8 +211,8 @@ def _refuse_other_host(state: Path) -> None:
     if holder and find_ready(state) is None:
         raise ServerUnavailable(
             str(state),
-            f"{holder} has it: run flowq there, or flowq server stop; or set FLOWQ_STATE to a "
-            "folder of this machine, or name a server of both: --redis-url, flowq.connect(url)",
+            f"{holder} uses it: run flowq there, or flowq server stop; or set FLOWQ_STATE to a "
+            "folder of this machine, or name a server for both: --redis-url, flowq.connect(url)",
         )
 
 

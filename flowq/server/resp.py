@@ -102,7 +102,7 @@ class Connection:
         if depth > DEEPEST or kind not in b"+-:$*":
             raise NotOurs("what listens there is not Redis")
         if not line.endswith(b"\r\n"):
-            raise ConnectionResetError("the server hung up")
+            raise ConnectionResetError("the server closed the connection")
         if kind == b"-":
             raise Refused(rest.decode(errors="replace"))
         if kind == b"+":
@@ -122,7 +122,7 @@ class Connection:
             raise NotOurs("what listens there is not Redis")
         text = self._file.read(size_bytes + 2)
         if len(text) < size_bytes + 2:
-            raise ConnectionResetError("the server hung up")
+            raise ConnectionResetError("the server closed the connection")
         return text[:-2]
 
 
@@ -146,7 +146,7 @@ def explain_hang_up(address: Address) -> NoReturn:
         finally:
             connection.close()
         raise NotOurs("what listens there speaks first, as no Redis does")
-    raise NotOurs("what listens there hangs up without a word")
+    raise NotOurs("what listens there closes the connection without an answer")
 
 
 def is_guarded(connection: Connection) -> bool:

@@ -42,7 +42,7 @@ OTHER_PLACE = (
     f"set {VARIABLE} to a folder that you can write to, or pass --redis-url "
     "(in Python, flowq.connect(url))"
 )
-DOUBT = "who made it can run code as you"
+DOUBT = "its author can run code as you"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ def find(folder: Path | None = None) -> State:
     if named:
         if not os.path.isabs(named):
             reason = f"{VARIABLE} is {named!r}, but must be an absolute path"
-            raise StateUnusable(named, f"{reason}: else it is another folder wherever you go")
+            raise StateUnusable(
+                named,
+                (f"{reason}: a relative path would name another folder in each current folder"),
+            )
         return State(Path(named), os.path.realpath(named), is_named=True)
     return find_usual(folder)
 

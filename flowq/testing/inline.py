@@ -162,8 +162,8 @@ def _refuse_undecided(decisions: Mapping[str, Any]) -> None:
     for name, decision in decisions.items():
         if not isinstance(decision, bool | str | Mapping):
             raise UsageError(
-                f"approvals: {name} has {decision!r}; True or the approval's inputs, a mapping, "
-                "approve, and False or a text, the reason, rejects"
+                f"approvals: {name} has {decision!r}; write True or a mapping of the approval's "
+                "inputs to approve, False or a text with the reason to reject"
             )
 
 

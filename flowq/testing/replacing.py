@@ -55,12 +55,12 @@ def refuse_unknown(argument: str, given: Iterable[str], workflow: Workflow) -> N
         for group, item in _labels(name):
             declared = known[without_labels(group)]
             if declared.for_each is None and declared.matrix is None:
-                hint = f"{group} is no group; write {name.replace(item, group, 1)}"
+                hint = f"{group} is not a group; write {name.replace(item, group, 1)}"
                 raise UsageError(f"{argument}: there is no item {item}: {hint}")
         if argument == "approvals" and job.approval is None:
             asking = [each for each, spec in known.items() if spec.approval is not None]
             hint = f"these do: {', '.join(asking)}" if asking else "no job of this workflow does"
-            raise UsageError(f"approvals: job {name} asks for no approval; {hint}")
+            raise UsageError(f"approvals: job {name} does not ask for an approval; {hint}")
 
 
 def refuse_missing_items(argument: str, given: Iterable[str], status: RunStatus) -> None:

@@ -398,7 +398,7 @@ class Pool:
             if not child.is_replacement and not child.is_ready:
                 raise UsageError(content)
             # A later child goes on: the module may be in the middle of an edit.
-            log.error("%s; its jobs will say more", content)
+            log.error("%s; the errors of its jobs will say more", content)
         elif kind == "ready":
             child.is_ready = True
         elif kind == "secrets":

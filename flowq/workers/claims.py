@@ -219,7 +219,7 @@ class Claim:
                 how if self.stop_asked else f"The process of the job ended unexpectedly: {how}"
             )
         if tail:
-            text += f"\n\nThe last that it wrote:\n{tail}"
+            text += f"\n\nIts last output:\n{tail}"
         end = failed(self.number, text, now - seconds, now, how="died")
         if self.stop_asked:
             return end._replace(status="stopped")

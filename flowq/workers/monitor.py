@@ -66,7 +66,7 @@ class Monitor:
             allowed_s = claim.timeout_s + child.shared.extra_s + self.grace_s
             if seconds > allowed_s and not child.killed_because:
                 timeout = f"Task exceeded maximum timeout value ({claim.timeout_s:g} seconds)"
-                because = f"{timeout}; it went on when it was told so, and was killed"
+                because = f"{timeout}; it did not stop, and was killed"
                 self.pool.kill(child, because, is_late=True)
         return (seconds > LOOK_S and self._isolate(child, claim)) or has_news
 

@@ -246,7 +246,7 @@ class PeriodicWork:
     def recover(self, worker: str) -> None:
         """Requeue the jobs of a lost worker; those that have lost too many workers fail."""
         self._has_queued = True
-        log.warning("worker %s is lost; its jobs are looked after", worker)
+        log.warning("worker %s is lost; its jobs are recovered", worker)
         text = f"The worker that executed the job ({worker}) was lost"
         for claim in self.redis_side.recover(worker, self._max_crashes):
             crashes = claim.find("flowq_crashes")

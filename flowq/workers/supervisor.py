@@ -303,7 +303,7 @@ class Supervisor:
             self.redis_side.leave()
             self.has_left = True
         except UNREACHABLE as error:
-            log.error("cannot take leave of the server: %s%s", describe(error), _name_lost(left))
+            log.error("cannot sign off from the server: %s%s", describe(error), _name_lost(left))
         self.redis_side.disconnect()
         self.wakeup.close()
         self._woken.close()

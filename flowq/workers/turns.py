@@ -479,5 +479,5 @@ class Conclusions:
             if is_refusal(error):  # it is tried again when the server takes commands
                 raise
             # Otherwise it stays in the WIP registry, until RQ's maintenance finds it abandoned.
-        text = "job %s cannot be ended as RQ would; it is ended without"
+        text = "job %s cannot be ended by RQ's code; it is ended without it"
         log.error(text, claim.job_id, extra=claim.log_fields)

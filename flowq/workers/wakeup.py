@@ -97,7 +97,10 @@ class Wakeup:
             self._ask(("CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "OPTIN"))
             self.can_notify = True
         except ResponseError as error:
-            log.warning("the server cannot wake us up (%s); we look every few milliseconds", error)
+            log.warning(
+                "the server sends no wake-ups (%s); checking the queues every few milliseconds",
+                error,
+            )
             self.can_notify = False
         self._armed_at, self.is_set = 0.0, True
         self._watched_at = 0.0
@@ -203,7 +206,7 @@ class Wakeup:
             self._subscription.ping()
             self._asked_at = time.monotonic()
         elif time.monotonic() - self._asked_at > self._subscription.connection.socket_timeout:
-            raise RedisTimeoutError("the subscription gives no sign of life")
+            raise RedisTimeoutError("the subscription does not answer")
 
     def close(self) -> None:
         """Close both connections. Idempotent."""

@@ -374,9 +374,9 @@ def stop_signals() -> list[signal.Signals]:
 def _check_options(mode: str, concurrency: int, options: Mapping[str, Any]) -> None:
     """Raise UsageError for options that a worker cannot have, here or at all."""
     if mode not in START_METHODS:
-        raise UsageError(f"mode is one of {', '.join(START_METHODS)}, not {mode!r}")
+        raise UsageError(f"mode must be one of {', '.join(START_METHODS)}, not {mode!r}")
     if concurrency < 1:
-        raise UsageError(f"concurrency is at least 1, not {concurrency}")
+        raise UsageError(f"concurrency must be at least 1, not {concurrency}")
     if START_METHODS[mode].needs_fork and not hasattr(os, "fork"):
         raise UsageError(f"mode {mode!r} needs fork; use mode='multiprocessing' here")
     if options.get("work_horse_killed_handler"):
@@ -405,5 +405,6 @@ def _import(name: str) -> Any:
         return find_callable(name)
     except (NameMissing, NotCallable, ModuleNotFoundError):
         raise UsageError(
-            f"there is no {name} to import; say package.module.Name, of a module on the path"
+            f"there is no {name} to import; write package.module.Name, in a module on "
+            "the import path"
         ) from None

@@ -81,7 +81,7 @@ def test_of_what_went_wrong_before_a_job_the_failure_comes_first(
     group = call("explain", run_id, "n", *url).out
     assert group.startswith(f"n ({run_id}-n) has finished\n  - all of its 2 items have ended")
     whole = call("explain", run_id, *url).out
-    assert whole == f"run {run_id} (succeeded): no job waits, and no failure counts\n"
+    assert whole == f"run {run_id} (succeeded): no job is waiting, and no failure counts\n"
     shown = call("show", run_id, "chain.big", *url).out
     assert "\nerror:\n  flowq.errors.ShellFailed: `exit 3` ended with exit code 3\n" in shown
 

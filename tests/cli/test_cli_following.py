@@ -111,7 +111,7 @@ def test_a_job_of_an_older_worker_is_said_to_have_its_output_there(
     assert call(*follow).err == "flowq: a has printed nothing\n"
     connection.hset(keys.worker("old"), mapping={"birth": "now", "flowq_mode": "warm"})
     connection.hdel(keys.worker("old"), keys.KEEPS_OUTPUT_FIELD)
-    assert "its worker is of an older version of flowq, which keeps it on its host" in (
+    assert "its worker belongs to an older version of flowq, which keeps it on its host" in (
         call(*follow).err
     )
 

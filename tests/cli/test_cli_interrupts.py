@@ -92,7 +92,7 @@ def test_several_interrupts_at_once_cancel_the_run_and_leave(
     run = _newest(connection)
     assert door.returncode in LEFT, stderr
     assert f"canceling run {run.run_id}" in stderr
-    assert f"leaving; see flowq status {run.run_id}" in stderr
+    assert f"exiting; see flowq status {run.run_id}" in stderr
     wait_until(lambda: _newest(connection).state == "canceled", within_s=20)
     wait_until(lambda: not _worker_pids(connection), within_s=20)
 
@@ -125,7 +125,7 @@ def test_a_run_that_is_being_submitted_does_not_go_on_when_its_command_leaves(
         assert "no run was submitted" not in stderr
         wait_until(lambda: _newest(connection).state == "canceled", within_s=20)
     else:
-        assert "leaving; no run was submitted" in stderr
+        assert "exiting; no run was submitted" in stderr
         assert "canceling run" not in stderr
 
 
@@ -150,7 +150,7 @@ def test_several_interrupts_cancel_a_run_that_another_command_has_let_go(
 
     assert process.returncode in LEFT, stderr
     assert f"canceling run {run_id}" in stderr
-    assert "leaving; see" in stderr
+    assert "exiting; see" in stderr
     with contextlib.closing(server.ensure(folder).connect()) as connection:
         wait_until(lambda: _newest(connection).state == "canceled", within_s=20)
 
@@ -170,8 +170,8 @@ def test_a_command_that_leaves_says_that_the_server_does_not_answer(
         os.kill(server_pid, signal.SIGCONT)
 
     assert process.returncode == 130
-    assert "the server does not answer: run" in stderr
-    assert "may go on; end it: flowq cancel" in stderr
+    assert "the server does not answer, so run" in stderr
+    assert "may go on; end it with: flowq cancel" in stderr
 
 
 def test_an_interrupted_run_still_gives_its_json(

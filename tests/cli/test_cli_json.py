@@ -347,7 +347,7 @@ def test_the_items_of_a_group_in_one_state_are_listed_in_pages(
         (["--state", "failed"], 2, "flowq show RUN GROUP --state failed"),
         (["page", "--state", "failed", "-f"], 2, "flowq show RUN GROUP"),
         (["page", "--state", "failed", "--after", "page[12]"], 5, "no job page[12]"),
-        (["page", "-n", "4"], 2, "belong to --state"),
+        (["page", "-n", "4"], 2, "need --state"),
     ):
         for json_too in ([], ["--json"]) if "-f" not in words else ([],):
             done = show(*words, *json_too)

@@ -219,9 +219,7 @@ def test_the_command_at_the_end_of_a_summary_can_be_pasted() -> None:
 
 
 def test_what_a_killed_process_wrote_is_told_once() -> None:
-    killed = FailedJob(
-        "n", "it was killed\n\nThe last that it wrote:\nbegin\nend", ["begin", "end"]
-    )
+    killed = FailedJob("n", "it was killed\n\nIts last output:\nbegin\nend", ["begin", "end"])
 
     lines = [plain(line) for line in failure(killed)]
 

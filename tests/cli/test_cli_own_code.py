@@ -158,7 +158,7 @@ def test_a_job_that_a_job_adds_to_its_run_is_executed_there_and_one_of_no_run_is
     said = flowq("run", "plain.yaml", "--json")
     document = json.loads(said.stdout)
     assert (document["status"], document["jobs"]["added"]["result"]) == ("succeeded", "f")
-    assert "1 job of no run waits on the queue mails" in said.stderr
+    assert "1 job outside of runs waits on the queue mails" in said.stderr
     assert "flowq worker --burst mails" in said.stderr
     assert "mails" in flowq("show", document["run"], "added").stdout
     flowq("worker", "mails", "--burst")
@@ -203,7 +203,9 @@ def test_a_run_whose_command_and_workers_were_killed_can_be_let_go_on(
     command.kill()
     os.kill(find_supervisors(run)[0], signal.SIGKILL)
     own_runs.wait_until(lambda: not run.is_served())
-    sentence = f"nobody executes the jobs of this run; go on with it: flowq release {run.run_id}"
+    sentence = (
+        f"no worker executes the jobs of this run; resume it with: flowq release {run.run_id}"
+    )
     for command_word in ("status", "show"):
         assert sentence in flowq(command_word, run.run_id).stdout
     watching = flowq.start("watch", run.run_id)

@@ -83,7 +83,7 @@ def test_a_run_that_is_submitted_by_half_cannot_be_released(
     (record,) = client.list_runs(operator)
     done = call("release", record.run_id, "--redis-url", url)
     assert done.code == 5
-    assert "is still being submitted; if nobody submits it any more, it is removed" in done.err
+    assert "is still being submitted; if its submitter has died, it will be removed" in done.err
     assert Run(record.run_id, operator).record().state == "staged"
 
 
@@ -182,4 +182,4 @@ def test_a_second_interrupt_during_a_refusal_does_not_say_that_a_run_may_go_on(
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     _, stderr = process.communicate(timeout=60)
-    assert "leaving; no run was submitted" in stderr
+    assert "exiting; no run was submitted" in stderr

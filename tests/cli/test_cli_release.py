@@ -58,7 +58,7 @@ def test_what_asks_for_nothing_is_refused(flowq: Flowq) -> None:
     run_id = flowq("run", ASK, "--hold").stdout.strip()
     refused = flowq("approve", run_id, "build")
     assert refused.returncode == 5
-    assert "asks for no approval" in refused.stderr
+    assert "does not ask for an approval" in refused.stderr
 
 
 def test_a_job_of_a_held_run_can_be_approved_before_the_run_is_started(flowq: Flowq) -> None:
@@ -149,12 +149,12 @@ def test_a_job_that_is_taken_for_a_run_is_named(
         said = call(*words, "alone", *url)
         assert (
             said.code,
-            "alone is a job of no run, which flowq explain looks at" in said.err,
+            "alone is a job outside of runs; look at it with flowq explain" in said.err,
         ) == (5, True)
     for words in (["cancel"], ["watch"], ["retry"]):
         said = call(*words, f"{run_id}-build", *url)
         what = f"{run_id}-build is job build of run {run_id}"
-        assert (said.code, f"{what}, which flowq explain looks at" in said.err) == (5, True)
+        assert (said.code, f"{what}; look at it with flowq explain" in said.err) == (5, True)
     for words in (["show"], ["status"], ["explain"]):  # those of a job take its id as well
         assert call(*words, f"{run_id}-build", *url).code == 0
 
@@ -193,7 +193,7 @@ def test_an_answer_gives_values_and_is_shown(flowq: Flowq, folder: Path) -> None
     assert "@" in approval["by"]
     late = flowq("approve", run_id, "ship", "-i", "host=green")
     assert (late.returncode, late.stderr.count("\n")) == (5, 1)
-    assert "was approved before with other values" in late.stderr
+    assert "was already approved with other values" in late.stderr
     shown = flowq("show", run_id, "ship").stdout
     assert "executes  echo " in shown
     assert "note      seen" in shown

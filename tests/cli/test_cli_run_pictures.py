@@ -118,7 +118,7 @@ def test_a_run_without_a_picture_says_what_is_missing(
     for kept in ("", "zstd:of a newer version"):
         connection.hset(keys.run(run_id), "picture", kept)
         done = call("graph", "--run", run_id)
-        assert "has kept no picture" in done.err
+        assert "has no stored picture" in done.err
         assert "◌ cut  queued, kitchen:cut(" in done.out
     connection.hdel(keys.run(run_id), "picture")
     assert call("graph", "--run", run_id) == done

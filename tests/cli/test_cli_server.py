@@ -41,7 +41,10 @@ def test_before_the_first_run_there_is_nothing_and_nothing_is_made(
     assert call("server", "path", str(folder)).out == f"{path}\n"
     done = call("server", "status")
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[:2] == ["server   not running", f"state    {path} (not made yet)"]
+    assert done.out.splitlines()[:2] == [
+        "server   not running",
+        (f"state    {path} (not created yet)"),
+    ]
     assert call("server", "stop").out == "not running\n"
     assert call("server", "reset").out == "nothing to remove\n"
     done = call("server", "adopt")
@@ -95,12 +98,12 @@ def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
     gone.rmdir()
     shown = call("server", "status").out
     assert f"(flowq server adopt FOLDER, or reset --gone for all):\n  {gone}\n" in shown
-    said = f"if it was {gone} before: flowq server adopt {shlex.quote(str(gone))}\n"
+    said = f"if this folder was named {gone} before: flowq server adopt {shlex.quote(str(gone))}\n"
     assert call("runs").err.endswith(said)
     done = call("server", "adopt", str(gone))
     assert done.code == 2
     assert f"{started.state}: 3 files with 1 kB of runs and jobs" in done.err
-    assert "who wrote them can run code as you" in done.err
+    assert "so their author can run code as you" in done.err
     assert "nothing was adopted; --yes does it without asking" in done.err
     done = call("server", "adopt", str(gone), "--yes")
     assert done.out == f"adopted: {find(folder).path}\n{started.state} is not needed any more\n"

@@ -47,4 +47,4 @@ def test_it_refuses_asks_and_removes(
 def test_its_options_are_refused_without_it(call: Call, redis_url: str) -> None:
     done = call("doctor", "--force", "--redis-url", redis_url)
     assert done.code == 2
-    assert "--yes and --force belong to --uninstall" in done.err
+    assert "--yes and --force need --uninstall" in done.err

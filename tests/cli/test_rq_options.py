@@ -186,5 +186,5 @@ def test_settings_that_no_url_can_say_are_refused_by_name(
     name = f"settings_{abs(hash(settings))}"
     (tmp_path / f"{name}.py").write_text(settings)
     monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
-    with pytest.raises(UsageError, match="has no place in a URL; give --redis-url"):
+    with pytest.raises(UsageError, match="cannot be written in a URL; pass --redis-url"):
         rq_options.read_settings(name)

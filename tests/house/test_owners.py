@@ -1,7 +1,7 @@
 """Attributes of an object are assigned only in the file that defines its class.
 
 Only assignments and deletions are found, not calls that change a list or a dict of another object.
-What follows from a start method stands in one table: that is for all folders.
+What follows from a start method is in one table: that is for all folders.
 
 Types are not known here, so a write counts as foreign when a class of flowq's defines an attribute
 of that name, and no class in this file does. Attributes that none of flowq's classes define belong

@@ -254,7 +254,7 @@ def test_a_result_whose_time_was_over_is_said_to_be_gone(connection: Redis, work
     run = api_jobs.flow.submit()
     work()
     connection.delete(f"rq:results:{run.id}-count")
-    with pytest.raises(flowq.NotFound, match="the result of job count is gone"):
+    with pytest.raises(flowq.NotFound, match="the result of job count has expired"):
         run.result("count")
 
 
@@ -347,15 +347,15 @@ untyped: Any = flowq
     [
         (lambda: untyped.load(3), "takes a file, FILE:NAME or"),
         (lambda: untyped.load(api_jobs.flow), "goes to flowq.submit or flowq.run"),
-        (lambda: untyped.submit(api_jobs.flow, [1]), "inputs of a workflow are a mapping"),
-        (lambda: untyped.run(api_jobs.flow, "n=3"), "inputs of a workflow are a mapping"),
+        (lambda: untyped.submit(api_jobs.flow, [1]), "inputs of a workflow must be a mapping"),
+        (lambda: untyped.run(api_jobs.flow, "n=3"), "inputs of a workflow must be a mapping"),
         (lambda: untyped.runs(connection=3), "connection= takes a redis.Redis"),
-        (lambda: untyped.runs(limit=-1), "limit is how many runs"),
-        (lambda: untyped.runs(limit="3"), "limit is how many runs"),
-        (lambda: untyped.runs(since=3), "since is an instant, a timedelta, or a duration"),
+        (lambda: untyped.runs(limit=-1), "limit must be the maximum"),
+        (lambda: untyped.runs(limit="3"), "limit must be the maximum"),
+        (lambda: untyped.runs(since=3), "since must be a datetime, a timedelta, or a duration"),
         (lambda: untyped.get_run(3), "takes the id of a run, a text, not 3"),
         (lambda: untyped.events(3), "takes a run, its id, or None"),
-        (lambda: untyped.submit(api_jobs.flow).approve("total", "Ann"), "who approves is by="),
+        (lambda: untyped.submit(api_jobs.flow).approve("total", "Ann"), "pass the approver as by="),
     ],
 )
 def test_a_value_of_a_wrong_type_is_refused_with_what_fits(call: Any, said: str) -> None:

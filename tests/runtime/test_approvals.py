@@ -64,7 +64,7 @@ def test_a_job_without_blockers_asks_at_once(run: Runs, work: Work) -> None:
 
 def test_what_needs_no_approval_or_is_not_there_is_refused(run: Runs) -> None:
     run.submit(BUILD, PUBLISH)
-    with pytest.raises(WrongState, match="asks for no approval"):
+    with pytest.raises(WrongState, match="does not ask for an approval"):
         approvals.approve(RUN, "build", run.connection)
     with pytest.raises(NotFound, match="did you mean 'publish'"):
         approvals.approve(RUN, "publish2", run.connection)
@@ -93,7 +93,7 @@ def test_an_approval_that_nobody_gives_in_time_fails_the_job(
     assert failures["publish"].traceback == "it expired before it was approved"
     with pytest.raises(RunFailed, match="publish"):
         Run(RUN, connection).wait()
-    with pytest.raises(WrongState, match="is over"):
+    with pytest.raises(WrongState, match="has ended"):
         approvals.approve(RUN, "publish", connection)
     retry.retry(RUN, connection)
     assert run.state == "waiting"
@@ -207,7 +207,7 @@ def test_a_canceled_run_asks_nobody(run: Runs, work: Work) -> None:
     work()
     runs.cancel(RUN, run.connection)
     assert run.state == "canceled"
-    with pytest.raises(WrongState, match="is over"):
+    with pytest.raises(WrongState, match="has ended"):
         approvals.approve(RUN, "publish", run.connection)
 
 
@@ -232,9 +232,9 @@ def test_what_was_approved_cannot_be_rejected_and_the_other_way_round(
     work()
     assert approvals.approve(RUN, "c", connection)  # in advance, so it does not run yet
     assert approvals.reject(RUN, "a[1]", connection)
-    with pytest.raises(WrongState, match=r"c of run r1 was approved before, .* a cancel ends"):
+    with pytest.raises(WrongState, match=r"c of run r1 was already approved, .* a cancel ends"):
         approvals.reject(RUN, "c", connection)
-    with pytest.raises(WrongState, match="was rejected before, so it cannot be approved any more"):
+    with pytest.raises(WrongState, match="was already rejected, so it cannot be approved"):
         approvals.approve(RUN, "a[1]", connection)
     assert not approvals.reject(RUN, "a[1]", connection)
 

@@ -154,7 +154,7 @@ def test_explain_says_before_and_after_that_a_job_was_deleted(
     after = Run(RUN, connection).explain("only")
     assert "not noticed" not in after.reasons[0].text
     assert "cannot run again" in after.reasons[0].hint
-    assert "what can run without it, if anything" in after.reasons[0].hint
+    assert "runs the jobs that do not need it" in after.reasons[0].hint
     assert emptied.reason("only") == "it was deleted by something that does not know flowq"
     with pytest.raises(NotFound):
         explain(f"{RUN}-other", connection)

@@ -223,7 +223,7 @@ def test_secrets_are_not_in_the_views_of_arguments_and_results(
     assert handle.views()["two"].arguments == {"value": ["***"]}
     assert handle.views()["two"].result == ["***"]
     assert run.result("two") == ["hunter2hunter2"]  # as the next job gets it
-    assert "has a secret in it" in run.reason("two")
+    assert "contains a secret" in run.reason("two")
     assert handle.results()["two"] == ["hunter2hunter2"]
 
 

@@ -251,8 +251,8 @@ def test_many_jobs_are_enqueued_all_or_none(queue: Queue, refuses: Refuses) -> N
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"deferred": 1}, "deferred is True or False, not 1"),
-        ({"deferred": "yes"}, "deferred is True or False"),
+        ({"deferred": 1}, "deferred must be True or False, not 1"),
+        ({"deferred": "yes"}, "deferred must be True or False"),
         ({"blocked_by": 7}, "takes a future job, its id"),
         ({"blocked_by": {"future": "ignore"}}, "takes a future job, its id"),
         ({"blocks": [None, 3.5]}, "takes a future job, its id"),
@@ -262,8 +262,8 @@ def test_many_jobs_are_enqueued_all_or_none(queue: Queue, refuses: Refuses) -> N
         ({"deferred": True, "on_blocker_failure": "ignore"}, "one of wait, skip, run"),
         ({"deferred": True, "on_blocker_failure": []}, "one of wait, skip, run"),
         ({"deferred": True, "if_empty": "fail"}, "one of run, skip"),
-        ({"on_blocker_failure": "run"}, "say deferred=True"),
-        ({"if_empty": "skip"}, "say deferred=True"),
+        ({"on_blocker_failure": "run"}, "pass deferred=True"),
+        ({"if_empty": "skip"}, "pass deferred=True"),
         ({"blocked_by": [Edge("f"), Edge("f", "ignore")]}, "two policies"),
     ],
 )

@@ -267,7 +267,7 @@ def test_a_result_with_a_secret_reaches_other_jobs_and_is_hidden_wherever_it_is_
         for field, value in connection.hgetall(key).items():
             assert VALUE.encode() not in value, (key, field)
     for name in ("a", "b", "c", "inner"):
-        assert "its result has a secret in it" in run.reason(name)
+        assert "its result contains a secret" in run.reason(name)
     assert not run.reason("num")
     call: Any = connection.hget("rq:job:r1-num", "description")
     assert b"square" in call
@@ -291,7 +291,7 @@ def test_a_job_that_may_not_return_a_secret_fails_and_is_not_tried_again(
     work()
     states = {"a": "failed", "b": "finished", "c": "failed", "d": "finished"}
     assert run.states == states
-    assert "SecretInResult: the result has a secret in it" in run.error("a")
+    assert "SecretInResult: the result contains a secret" in run.error("a")
     assert "SecretInResult" in run.error("c")
     assert VALUE.encode() not in kept_in(run.connection)
     assert run.status.jobs["a"].attempts == 1

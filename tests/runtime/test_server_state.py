@@ -496,7 +496,7 @@ def test_a_server_of_another_machine_on_a_shared_folder_is_named(
     assert locks.find_other_host(place / "server.lock") is None  # another name of this machine
     monkeypatch.setattr(locks, "read_boot_id", lambda: "4-5-6")
     monkeypatch.setattr(embedded, "LOOK_AGAIN_S", 0.0)
-    with pytest.raises(ServerUnavailable, match=r"process 4711 on login1 has it: run flowq there"):
+    with pytest.raises(ServerUnavailable, match=r"process 4711 on login1 uses it: run flowq there"):
         server.ensure()
     found = server.find()
     assert found is not None

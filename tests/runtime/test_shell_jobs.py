@@ -67,7 +67,7 @@ def test_the_output_is_the_result(kind: str, result: Any) -> None:
 
 def test_json_is_read_and_what_is_none_is_refused() -> None:
     assert execute("echo '{\"a\": 1}'", result="json") == {"a": 1}
-    with pytest.raises(ValueError, match="the output is none"):
+    with pytest.raises(ValueError, match="the output is not JSON"):
         execute("echo {", result="json")
 
 
@@ -202,7 +202,7 @@ def test_a_value_is_one_word_and_never_code(
 
 @pytest.mark.parametrize("name", ["cmd", "pwsh", "python", "/usr/bin/python3", "fish", "perl"])
 def test_a_shell_whose_quotes_are_not_known_gets_no_values(name: str) -> None:
-    with pytest.raises(UsageError, match="pass it by `env:`"):
+    with pytest.raises(UsageError, match="pass them under `env:`"):
         execute("echo ${{ item }}", {"${{ item }}": "x"}, shell=name)
 
 

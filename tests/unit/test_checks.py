@@ -310,7 +310,7 @@ def test_an_unknown_argument_gets_the_nearest_name() -> None:
 def test_a_name_that_looks_like_none_stands_in_quotes(name: str, shown: str) -> None:
     (problem,) = _check(_job("a", name))
     assert problem.code == "FQ201"
-    assert f"needs {shown}, and no job" in problem.message
+    assert f"needs {shown}, but no job" in problem.message
 
 
 def test_missing_arguments_are_one_problem() -> None:

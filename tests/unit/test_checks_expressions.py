@@ -124,7 +124,7 @@ def test_how_the_run_ended_is_told_by_its_name_where_that_is_not_known() -> None
     assert "uses run.failures in `outputs`" in outputs.message
     assert outputs.where is not None
     assert (outputs.code, outputs.where.column) == ("FQ213", 19)
-    assert job.message == ("job a asks how the run ended, which is known under `finally` only")
+    assert job.message == ("job a asks how the run ended, which is known only under `finally`")
 
 
 @pytest.mark.parametrize(

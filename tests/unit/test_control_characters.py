@@ -1,4 +1,4 @@
-"""What stands in a workflow or a result moves no cursor: control characters are spelled out."""
+"""What is in a workflow or a result moves no cursor: control characters are spelled out."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_a_night_in_which_nothing_ran_is_shortened_to_a_break_that_says_so() -> 
     assert "14h 00m idle</text>" in drawing
     labels = [float(x) for x in re.findall(r'class="when" x="([\d.]+)"', drawing)]
     assert all(b - a >= 50 for a, b in pairwise(sorted(labels)))
-    assert "nothing was queued or ran: shortened" in render_report(made)
+    assert "nothing was queued or running: shortened" in render_report(made)
 
 
 def test_a_run_without_long_idle_times_has_no_break() -> None:

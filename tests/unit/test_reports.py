@@ -56,8 +56,8 @@ def test_a_report_comes_back_from_its_text(done: float, total: float | None, mes
         (1, 0, "", "total is 0; leave it out"),
         (1, -5, "", "total is a number"),
         (1, math.nan, "", "total is a number"),
-        (1, 2, b"bytes", "message is a text, not b'bytes'"),
-        (1, 2, None, "message is a text"),
+        (1, 2, b"bytes", "message must be a text, not b'bytes'"),
+        (1, 2, None, "message must be a text"),
     ],
 )
 def test_a_report_that_says_nothing_is_refused(

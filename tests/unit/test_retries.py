@@ -130,7 +130,7 @@ def test_a_class_that_workers_cannot_name_is_refused() -> None:
         (Retry(1, never_on=("flowq:ShellFailed",)), None),
         (Retry(1, on=("asyncio.exceptions:Nothing",)), "FQ507 `on` of job a names asyncio"),
         (Retry(1, never_on=("nothing.here:Error",)), "FQ507 `never_on` of job a names nothing"),
-        (Retry(1, on=("time:time",)), "which is not an exception class: name the class of what"),
+        (Retry(1, on=("time:time",)), "which is not an exception class: name the class of the exc"),
         (
             Retry(1, on=("os:error",)),
             "FQ507 `on` of job a names os:error, which is another name of OSError: write OSError",

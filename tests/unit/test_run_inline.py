@@ -364,11 +364,11 @@ def test_what_decides_or_replaces_nothing_is_refused() -> None:
     two = {"fetch": ["a", "b"], "resize": 1, "page": 1}
     with pytest.raises(flowq.UsageError, match=r"resize had no item resize\[7\]; its items were "):
         run(SHOP, {"month": "x"}, replace={**two, "resize[7]": 1})
-    with pytest.raises(flowq.UsageError, match=r"fetch is no group; write fetch$"):
+    with pytest.raises(flowq.UsageError, match=r"fetch is not a group; write fetch$"):
         run(SHOP, {"month": "x"}, replace={"fetch[7]": 1})
-    with pytest.raises(flowq.UsageError, match="page asks for no approval; no job of this"):
+    with pytest.raises(flowq.UsageError, match="page does not ask for an approval; no job of this"):
         run(SHOP, {"month": "x"}, replace=two, approvals={"page": True})
-    with pytest.raises(flowq.UsageError, match="approvals: deploy has 3; True or the approval's"):
+    with pytest.raises(flowq.UsageError, match="approvals: deploy has 3; write True or a mapping"):
         run(APPROVED, approvals={"deploy": 3})
     failed = run(SHOP, {"month": "x"}, replace={**two, "fetch": OSError, "resize[7]": 1})
     assert failed.states["resize"] == "skipped"  # which items it would have had is not known

@@ -1,4 +1,4 @@
-"""A problem within a text points to the line and the column where it stands in the file."""
+"""A problem within a text points to the line and the column where it is in the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FRAME = "jobs:\n  a:\n    run: {}\n"
 
 
 def places_of(text: str, name: str = "inputs.nope") -> list[tuple[int, int]]:
-    """Return the positions of the problems of a text, and where the name stands in it."""
+    """Return the positions of the problems of a text, and where the name is in it."""
     found = find_problems(parse_workflow(text, "flow.yaml"), imports=False)
     lines = text.removeprefix("\ufeff").splitlines(keepends=True)
     stands = [

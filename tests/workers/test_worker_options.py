@@ -161,7 +161,7 @@ def test_an_idle_worker_is_woken_by_the_server_and_does_not_look_by_itself(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"mode": "thread"}, "mode is one of"), ({"concurrency": 0}, "at least 1")],
+    [({"mode": "thread"}, "mode must be one of"), ({"concurrency": 0}, "at least 1")],
 )
 def test_options_that_cannot_be_meant_are_refused(
     connection: redis.Redis, options: dict[str, Any], words: str

@@ -44,7 +44,7 @@ end
 
 -- Takes a job from its queue, one of many: Redis would look through the queue for each of them. They
 -- are often in a row, in either direction, so each is looked for beside the one before. Returns whether
--- it was there. Until jobs.close_gaps something else stands in its place.
+-- it was there. Until jobs.close_gaps something else is in its place.
 function jobs.take_from_queue(id, queue)
   local key = PREFIX .. ':queue:' .. queue
   local place = find_place(key, id, place_by_queue[queue])

@@ -116,7 +116,8 @@ def _write_end(end: End) -> bytes:
     if len(written) > MAX_END_BYTES:
         size = f"{len(written) / 1_000_000:.0f} MB"
         text = (
-            f"the result has {size}, which no server takes; write it to a file, and return its path"
+            f"the result has {size}, which no server accepts; write it to a file, and "
+            "return its path"
         )
         written = write_end(failed(end.number, text, end.started_at, end.ended_at))
     return written
