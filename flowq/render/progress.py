@@ -303,8 +303,12 @@ def _note(job: JobStatus, now: datetime) -> str:
     if job.reason:
         said.append(printable(job.reason))
     if job.state in BAD and job.error and job.error not in job.reason:
-        said.append(printable(job.error))
+        said.append(printable(job.error.replace(*_DIED)))
     return ", ".join(said)
+
+
+_DIED = ("The process of the job ended unexpectedly: ", "its process ended: ")
+"""What matters follows, and must be seen where the line is cut."""
 
 
 def _counts(counts: Counter[str], unicode: bool) -> Line:

@@ -47,8 +47,8 @@ _LEAST_OF_ID = 4
 """The same for the id of a run, if nothing else helps: its beginning names it, as long as no other
 one begins so."""
 
-_FIRST_TO_GO = ("CALL", "QUEUE", "MODE")
-"""The columns that are left out where there is no room, in this order."""
+_FIRST_TO_GO = ("CALL", "QUEUE", "MODE", "WORKER", "WORKFLOW", "HOST", "PID")
+"""The columns that are left out where there is no room, in this order, but for the first column."""
 
 
 def wip_table(wip: InProgress, width: int | None = None) -> list[Line]:
@@ -135,7 +135,7 @@ def _fitted(heads: Sequence[str], rows: Sequence[Sequence[Span]], width: int | N
         *([(printable(text), style) for text, style in row] for row in rows),
     ]
     kept = [column for column in range(len(heads)) if any(row[column][0] for row in table[1:])]
-    going = [heads.index(head) for head in _FIRST_TO_GO if head in heads]
+    going = [heads.index(head) for head in _FIRST_TO_GO if head in heads[1:]]
     cells = {column: max(count_cells(row[column][0]) for row in table) for column in kept}
     while width is not None and _least(cells, heads) > width:
         gone = next((column for column in going if column in cells), None)

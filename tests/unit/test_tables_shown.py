@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from flowq.history import Attempt
 from flowq.render.details import JobDetails, job_details
 from flowq.render.lines import plain
+from flowq.render.progress import rows
 from flowq.render.wip import wip_table
+from flowq.reports import Progress
 from flowq.runtime.wip import Executing, InProgress
 from flowq.status import JobStatus, say_state
 
@@ -64,6 +66,20 @@ def test_the_id_of_a_run_is_whole_at_80_columns() -> None:
 
     assert max(len(plain(line)) for line in lines) <= 80
     assert "k3v9x0q2m5ab" in plain(lines[1])
+
+    reporting = replace(executing, progress=Progress(3, 12, "crunching numbers"))
+    for width in (80, 60):
+        heads, line = map(plain, wip_table(InProgress(START, [reporting], {"started": 1}), width))
+        assert max(len(heads), len(line)) <= width
+        assert "k3v9x0q2m5ab" in line, "before the worker, which its host and process name"
+        assert "WORKER" not in heads
+        assert ("HOST" in heads) == (width == 80)
+
+
+def test_how_a_process_ended_is_seen_where_the_line_is_cut() -> None:
+    error = "The process of the job ended unexpectedly: signal 9 (SIGKILL)"
+    [line] = rows([JobStatus("page[200]", "r-page--200", "failed", error=error)], START, 80)
+    assert plain(line).endswith("failed, its process ended: signal 9 (SIGKILL)")
 
 
 def test_states_stand_in_sentences_as_english_has_them() -> None:
