@@ -26,7 +26,7 @@ from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.event import Event as RunEvent
 from flowq.labels import check_labels
 from flowq.nearest import did_you_mean
-from flowq.render.groups import count_ends, find_declared
+from flowq.render.groups import add_groups, count_ends, find_declared
 from flowq.runtime import event_log, keys, run_lists, runs
 from flowq.runtime.connections import Outage, pause
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` t
     from flowq.runtime.counts import Counted
     from flowq.runtime.explain import Commands, Explanation, Reason, explain
     from flowq.runtime.kept_outputs import KeptOutputs
-    from flowq.runtime.results import Failure, JobEnd, JobView
+    from flowq.runtime.results import Failure, JobEnd, JobView, Unloadable
     from flowq.runtime.uninstalling import check_uninstall, uninstall
     from flowq.runtime.wip import (
         Executing,
@@ -103,6 +103,7 @@ _MODULE_BY_NAME = {
     "InProgress": "wip",
     "JobView": "results",
     "KeptOutputs": "kept_outputs",
+    "Unloadable": "results",
     "WorkerRecord": "wip",
     "check_uninstall": "uninstalling",
     "explain": "explain",
@@ -344,18 +345,22 @@ class Run:
         return runtime.lookups.get_value(job_id, job, self.connection)
 
     def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """Return the results of all jobs that have one, or of the jobs in `names`, by name.
+        """Return the results of all jobs and items that have one, or of those in `names`, by name.
 
-        Leaves out internal jobs, which create the items of groups and start nested workflows.
-
-        A result that cannot be loaded here, for example because its code is missing, is an
-        `Unloadable`.
+        A group of the workflow itself has a list, as `result` returns, with None for an item
+        without a result; it stands before its items. One that cannot be loaded here, for example
+        because its code is missing, is an `Unloadable`.
         """
-        name_by_id = {job.job_id: job.name for job in self.status().declared()}
-        wanted = None if names is None else set(names)
-        ids = [i for i in name_by_id if wanted is None or name_by_id[i] in wanted]
-        values = runtime.results.get_results(ids, self.connection, instead=Unloadable.of)
-        return {name_by_id[job_id]: value for job_id, value in values.items()}
+        status, wanted = self.status(), None if names is None else set(names)
+        name_by_id = {
+            job.job_id: job.name
+            for job in status.declared()
+            if wanted is None or not wanted.isdisjoint((job.name, job.declared_as))
+        }
+        unloadable = runtime.results.Unloadable.of
+        found = runtime.results.get_results(name_by_id, self.connection, instead=unloadable)
+        values = add_groups({name_by_id[job_id]: found[job_id] for job_id in found}, status)
+        return {name: values[name] for name in values if wanted is None or name in wanted}
 
     def views(
         self, names: Iterable[str] | None = None, status: RunStatus | None = None
@@ -577,21 +582,6 @@ class Run:
                 f"run {self.run_id} has not ended: it is {state}; cancel it first, then remove it"
             )
         runs.remove(self.run_id, self.connection)
-
-
-@dataclass(frozen=True, slots=True)
-class Unloadable:
-    """A placeholder for a result that cannot be loaded here, mostly because its code is missing."""
-
-    reason: str
-
-    def __repr__(self) -> str:
-        return f"<cannot be loaded here: {self.reason}>"
-
-    @classmethod
-    def of(cls, error: Exception) -> Unloadable:
-        """Return the placeholder for a result whose loading raised `error`."""
-        return cls(f"{type(error).__name__}: {error}")
 
 
 def missing_job(run_id: str, name: str, known: Iterable[str]) -> NotFound:

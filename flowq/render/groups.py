@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from flowq.status import (
     DONE,
@@ -70,6 +71,20 @@ def by_declaration(status: RunStatus) -> dict[str, Declared]:
     for name in sorted(status.groups):  # an empty matrix has no job at all
         jobs_by_name.setdefault(name, [])
     return {name: _declared(name, status, jobs) for name, jobs in jobs_by_name.items()}
+
+
+def add_groups(results: Mapping[str, Any], status: RunStatus) -> dict[str, Any]:
+    """Return results by name, and lists of those of items for groups, each before its items.
+
+    A list has None for an item without a result. A group that has not begun has none.
+    """
+    found: dict[str, Any] = {}
+    for name, declared in by_declaration(status).items():
+        if declared.is_group and (declared.items or declared.state in ENDED):
+            found[name] = [results.get(item.name) for item in declared.items]
+        own = (job.name for job in (*declared.items, *declared.inside))
+        found |= {name: results[name] for name in own if name in results}
+    return found
 
 
 def find_declared(status: RunStatus, name: str) -> Declared | None:

@@ -84,6 +84,21 @@ def read_views(job_ids: Iterable[str], connection: Redis) -> dict[str, JobView]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Unloadable:
+    """A placeholder for a result that cannot be loaded here, mostly because its code is missing."""
+
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"<cannot be loaded here: {self.reason}>"
+
+    @classmethod
+    def of(cls, error: Exception) -> Unloadable:
+        """Return the placeholder for a result whose loading raised `error`."""
+        return cls(f"{type(error).__name__}: {error}")
+
+
 def get_results(
     job_ids: Iterable[str],
     connection: Redis,

@@ -48,8 +48,8 @@ class InlineRun:
         state: of the run: "succeeded", "failed", or "waiting" if it needs something that the test
             did not give, such as an approval.
         states: of jobs, by name: "finished", "failed", "skipped", …; of groups and their items.
-        results: of the jobs that have one, by name; of a group, a list in the order of its items,
-            with None for an item without a result.
+        results: of the jobs that have one, by name, as `Run.results` returns them: of a group, a
+            list in the order of its items, with None for an item without a result.
         outputs: of the run, by name; empty unless it has ended.
         errors: what failed jobs raised, by name: the exception of the last attempt. An output
             without a value has its error there too, by `outputs.` and its name.
@@ -184,11 +184,8 @@ def _decide(run: Run, decisions: Mapping[str, Any]) -> bool:
 def _describe(run: Run, errors: Mapping[str, BaseException]) -> InlineRun:
     status = run.status()
     states = {job.name: job.state for job in status.declared() if not job.helps}
-    results = run.results()
     for name, declared in by_declaration(status).items():
         states[name] = declared.state
-        if declared.is_group:
-            results[name] = [results.get(item.name) for item in declared.items]
     failed = {name for name, state in states.items() if state == "failed"}
     errors = {name: error for name, error in errors.items() if name in failed}
     outputs: dict[str, Any] = {}
@@ -197,7 +194,7 @@ def _describe(run: Run, errors: Mapping[str, BaseException]) -> InlineRun:
     return InlineRun(
         state=status.state,
         states=states,
-        results=results,
+        results=run.results(),
         outputs={name: value for name, value in outputs.items() if f"outputs.{name}" not in errors},
         errors=errors,
         order=tuple(_order(runs.read_events(run.run_id, run.connection))),

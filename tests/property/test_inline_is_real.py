@@ -35,7 +35,13 @@ def read(seed: int) -> Workflow:
 def describe(run: Run) -> dict[str, Any]:
     status = run.status()
     jobs = {name: (job.state, job.attempts) for name, job in status.jobs.items()}
-    return {"": status.state, **jobs, "results": run.results(), "outputs": run.outputs()}
+    results = run.results()
+    for name, result in results.items():  # in both, those of groups are lists of those of items
+        items = status.groups & {name} and [job.name for job in status.jobs.values() if job.is_item]
+        own = [each for each in items or () if each.partition("[")[0] == name]
+        assert not own or len(result) == len(own)
+        assert run.results([name]) == {name: result}
+    return {"": status.state, **jobs, "results": results, "outputs": run.outputs()}
 
 
 def run_really(workflows: Iterable[Workflow], connection: redis.Redis) -> list[dict[str, Any]]:
@@ -57,6 +63,7 @@ def compare(seeds: range, connection: redis.Redis) -> None:
     ):
         inline = run_inline(workflow)
         assert describe(inline.run) == real, f"seed {seed}"
+        assert list(inline.results.items()) == list(real["results"].items()), f"seed {seed}"
         executed = {name for name, job in inline.status().jobs.items() if job.attempts}
         assert executed >= set(inline.order), f"seed {seed}"
 

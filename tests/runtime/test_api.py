@@ -222,6 +222,11 @@ def test_results_of_jobs_items_and_groups(work: Work) -> None:
     assert run.result("count") == [0, 1, 2]
     assert run.result("double") == [0, 2, 4]
     assert run.result("double[2]") == 4
+    items = {"double[0]": 0, "double[1]": 2, "double[2]": 4}
+    results = {"count": [0, 1, 2], "double": [0, 2, 4], **items, "total": 6}
+    assert list(run.results().items()) == list(results.items())
+    assert run.results(["double"]) == {"double": [0, 2, 4]}
+    assert run.results(["double[1]", "total"]) == {"double[1]": 2, "total": 6}
     with pytest.raises(flowq.NotFound, match="did you mean 'total'"):
         run.result("totl")
 
@@ -238,6 +243,7 @@ def test_a_job_that_did_not_succeed_has_no_result(work: Work) -> None:
     with pytest.raises(flowq.WrongState, match=r"jobs\.items\[1\] failed: ValueError: two"):
         run.result("items")
     assert run.result("items[0]") == 1
+    assert run.results() == {"fine": "fine", "items": [1, None], "items[0]": 1}
 
 
 def test_the_result_of_a_nested_workflow_has_its_outputs(work: Work) -> None:
