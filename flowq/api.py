@@ -112,13 +112,17 @@ def submit(
     Errors: WorkflowInvalid, also for the inputs; WorkflowNotFound; UsageError if no connection is
     found; ServerUnavailable for a URL; those of the redis client.
     """
+    found = get_connection(connection)
+    return submit_plan(make_plan(workflow, inputs, imports=imports, labels=labels), found)
+
+
+def submit_plan(plan: Plan, connection: Redis) -> Run:
+    """Submit a plan, and prepare the workers of `flowq.local` for it. Errors: those of `submit`."""
     from flowq import client, local_server  # noqa: PLC0415 - imports RQ
 
-    found = get_connection(connection)
-    plan = make_plan(workflow, inputs, imports=imports, labels=labels)
-    if (place := local_server.find_local(found)) is not None:
-        place.prepare(plan, found)
-    return client.submit(plan, found)
+    if (place := local_server.find_local(connection)) is not None:
+        place.prepare(plan, connection)
+    return client.submit(plan, connection)
 
 
 def make_plan(

@@ -15,16 +15,21 @@ a second for ten thousand.
 
 from __future__ import annotations
 
+from asyncio import CancelledError, timeout
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import RedisError
 
 from flowq import api, client, compiling  # noqa: F401 - loaded now, not in the event loop
 from flowq.aio.bridge import Bridge, bridge_to, call
 from flowq.runtime import job as jobs
 from flowq.runtime import queue as queues
+from flowq.runtime.connections import refuse_unusable
+from flowq.runtime.maintenance import give_up
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,6 +44,9 @@ __all__ = ["Job", "Queue", "Run", "call", "events", "get_run", "run", "runs", "s
 
 T = TypeVar("T")
 
+GIVE_UP_S = 1.0
+"""How long a canceled submission may take to remove what it has written."""
+
 
 async def submit(
     workflow: AnyWorkflow,
@@ -49,15 +57,17 @@ async def submit(
     labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Do as `flowq.submit`. If it is canceled, the run is submitted as a whole or not at all."""
-    submitted = await call(
-        api.submit,
-        workflow,
-        inputs,
-        connection=bridge_to(connection),
-        imports=imports,
-        labels=labels,
-    )
-    return Run(submitted)
+    bridge = bridge_to(connection)
+    refuse_unusable(bridge)
+    plan = api.make_plan(workflow, inputs, imports=imports, labels=labels)
+    try:
+        return Run(await call(api.submit_plan, plan, bridge))
+    except CancelledError:
+        # Without this, or if it fails, the lease of the run ends, and workers remove it.
+        with suppress(RedisError, TimeoutError):
+            async with timeout(GIVE_UP_S):
+                await call(give_up, plan.run_id, bridge)
+        raise
 
 
 async def run(

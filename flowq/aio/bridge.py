@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import redis
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.client import Pipeline
 
 from flowq.errors import UsageError
@@ -175,6 +175,11 @@ _BRIDGE = "_flowq_bridge"
 
 def bridge_to(connection: object) -> Bridge:
     """Return the one bridge of an asynchronous client. Errors: UsageError for any other object."""
+    if isinstance(connection, RedisCluster):
+        raise UsageError(
+            "flowq.aio supports no clusters: use the functions of flowq in a thread, with the URL "
+            "redis+cluster://…, as in await asyncio.to_thread(flowq.submit, …, connection=url)"
+        )
     if not isinstance(connection, Redis):
         what = "a redis.Redis, which would block the event loop"
         raise UsageError(

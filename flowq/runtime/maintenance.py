@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 from rq.utils import as_text
 
 from flowq.errors import UsageError
@@ -109,6 +109,25 @@ def make_pass(connection: Redis) -> Pass:
 
         look_at_labeled(entry, now_s, connection)
     return Pass(steps, findings, failures)
+
+
+def give_up(run_id: str, connection: Redis) -> None:
+    """Remove a run that is not submitted completely, and that its submitter gives up.
+
+    A commit that arrives meanwhile, on a connection that was left, wins or finds no run.
+    """
+    key = keys.run(run_id)
+    with connection.pipeline() as pipeline:
+        pipeline.watch(key)
+        if pipeline.hget(key, "state") != b"staged":
+            return
+        pipeline.multi()
+        pipeline.hset(key, "state", "purging")
+        try:
+            pipeline.execute()
+        except WatchError:
+            return
+    finish(connection, f"purge:{run_id}")
 
 
 class Due(NamedTuple):

@@ -162,18 +162,21 @@ def test_waiting_goes_on_when_its_connection_is_cut(
 
 
 class Canceling(Client):
-    """Cancels the task that sends the command of this number, before it or before its answer."""
+    """Cancels the task that sends the command of this number: before, amid or after it."""
 
     at = -1
     sent = 0
-    is_late = False
+    when = ""
 
     async def count(self, send: Callable[[], Awaitable[Any]]) -> Any:
         Canceling.sent += 1
         if Canceling.sent == Canceling.at:
             task = asyncio.current_task()
             assert task is not None
-            if self.is_late:
+            if self.when == "amid":
+                asyncio.get_running_loop().call_soon(task.cancel)
+                return await send()
+            if self.when == "after":
                 await send()
             task.cancel()
             await asyncio.sleep(0)
@@ -189,15 +192,22 @@ class Canceling(Client):
         return pipeline
 
 
-@pytest.mark.parametrize("is_late", [False, True], ids=["before", "before its answer"])
+@pytest.mark.parametrize(
+    ("when", "count"),
+    [("before", 1), ("amid", 1), ("after", 1), ("amid", 150)],  # a lease is renewed for 50 jobs
+)
 def test_a_submission_that_is_canceled_at_any_command_is_whole_or_not_at_all(
-    is_late: bool, redis_url: str, connection: Redis, work: Work
+    when: str, count: int, redis_url: str, connection: Redis, work: Work
 ) -> None:
+    flow = flowq.Workflow("many")
+    for at in range(count):
+        flow.call(f"job{at}", "time:time")
+
     async def submit() -> aio.Run:
         async with Canceling.from_url(redis_url) as client:
-            return await aio.submit(api_jobs.flow, {"n": 2}, connection=client)
+            return await aio.submit(flow, connection=client, imports=False)
 
-    Canceling.at, Canceling.sent, Canceling.is_late = -1, 0, is_late
+    Canceling.at, Canceling.sent, Canceling.when = -1, 0, when
     asyncio.run(submit())  # loads the scripts
     Canceling.sent = 0
     asyncio.run(submit())
@@ -209,17 +219,38 @@ def test_a_submission_that_is_canceled_at_any_command_is_whole_or_not_at_all(
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(submit())
         [found] = flowq.runs(connection=connection) or [None]
-        is_staged = found is not None and found.record().state == "staged"
-        outcomes.add(found is not None and not is_staged)
-        if is_staged and found is not None:  # as after Ctrl-C: its lease ends, and it is removed
-            connection.zadd(keys.STAGED, {found.id: 0})
+        outcomes.add(found is not None)
+        if found is None:
+            assert not connection.keys(f"{keys.run('*')}")
+            assert not connection.exists(keys.STAGED, keys.queue("default"))
+        else:
             tidy(connection)
-            assert flowq.runs(connection=connection) == []
-        elif found is not None:
-            tidy(connection)
-            work()
-            assert found.wait(60).state == "succeeded"
+            assert found.status().state == "running"
+            assert connection.llen(keys.queue("default")) == count
+            if count == 1:
+                work()
+                assert found.wait(60).state == "succeeded"
     assert outcomes == {False, True}
+
+
+def test_a_submission_that_is_canceled_twice_is_removed_when_its_lease_ends(
+    redis_url: str, connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def submit() -> None:
+        async with Canceling.from_url(redis_url) as client:
+            await aio.submit(api_jobs.flow, connection=client)
+
+    monkeypatch.setattr(aio, "give_up", fail)
+    Canceling.at, Canceling.sent, Canceling.when = 4, 0, "after"
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(submit())
+    [found] = flowq.runs(state="staged", connection=connection)
+    connection.zadd(keys.STAGED, {found.id: 0})
+    tidy(connection)
+    assert flowq.runs(connection=connection) == []
 
 
 def test_a_canceled_wait_leaves_the_client_as_it_was(play: Play, work: Work) -> None:
@@ -314,6 +345,12 @@ def test_what_is_no_client_of_redis_asyncio_is_refused(given: Any) -> None:
             asyncio.run(each())  # type: ignore[arg-type]
     with pytest.raises(flowq.UsageError, match=r"redis\.asyncio\.Redis\.from_url\(url\)"):
         aio.Queue(connection=given)
+
+
+def test_a_client_of_a_cluster_is_refused_with_what_works() -> None:
+    cluster: Any = redis.asyncio.RedisCluster(host="localhost", port=1)
+    with pytest.raises(flowq.UsageError, match=r"supports no clusters: use .* in a thread"):
+        aio.Queue(connection=cluster)
 
 
 def test_a_connection_that_decodes_is_refused_here_too(redis_url: str) -> None:
