@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flowq.event import Event
     from flowq.plan import Plan
     from flowq.spec import Workflow as Spec
+    from flowq.status import RunState
 
     AnyWorkflow = python.Workflow | Spec | str | os.PathLike[str]
     """A declared workflow, one from `load`, or what `load` takes."""
@@ -197,7 +198,7 @@ def get_run(run_id: str, *, connection: Redis | str | None = None) -> Run:
 
 def runs(
     *,
-    state: str | None = None,
+    state: RunState | None = None,
     workflow: str | None = None,
     since: datetime | timedelta | str | None = None,
     labels: Mapping[str, str] | None = None,

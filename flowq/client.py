@@ -242,7 +242,10 @@ def heal(connection: Redis) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Run:
-    """A handle to one run. All of its state is in Redis."""
+    """A handle to one run. All of its state is in Redis.
+
+    Programs use what docs/api.md lists. The other methods are for flowq's commands, and may change.
+    """
 
     run_id: str
     connection: Redis = field(repr=False)
@@ -340,7 +343,7 @@ class Run:
             status = self.status()
             found = status.jobs.get(job)
             if found is None:
-                raise missing_job(self.run_id, job, (each.name for each in status.declared()))
+                raise missing_job(self.run_id, job, status.names())
             job_id = found.job_id
         return runtime.lookups.get_value(job_id, job, self.connection)
 
@@ -480,24 +483,24 @@ class Run:
         """Return the code files that changed between jobs of the run, oldest change first."""
         return runs.read_changes(self.run_id, self.connection)
 
-    def explain(self, name: str, commands: Commands | None = None) -> Explanation:
+    def explain(self, job: str, commands: Commands | None = None) -> Explanation:
         """Return why a job of the run has not run, or the state of a group. Errors: NotFound.
 
         `commands` formats the hints; the default is calls of this class.
         """
         commands = commands or runtime.explain.PythonCalls(self.run_id)
         status = self.status()
-        job = status.jobs.get(name)
-        group = None if job else find_declared(status, name)
+        one = status.jobs.get(job)
+        group = None if one else find_declared(status, job)
         if group is not None and group.items:
             left_or_bad = (group.name, group.state, group.items, group.forgiven)
             ends = count_ends(group.items)
             return runtime.explain.explain_group(
                 self.run_id, *left_or_bad, ends=ends, commands=commands
             )
-        job_id = job.job_id if job else f"{self.run_id}-{name}"
-        if job is None and not runtime.lookups.is_there(job_id, self.connection):
-            raise missing_job(self.run_id, name, (each.name for each in status.declared()))
+        job_id = one.job_id if one else f"{self.run_id}-{job}"
+        if one is None and not runtime.lookups.is_there(job_id, self.connection):
+            raise missing_job(self.run_id, job, status.names())
         return runtime.explain.explain(job_id, self.connection, self.run_id, commands)
 
     def find_hold(self, commands: Commands | None = None) -> Reason | None:
@@ -505,15 +508,15 @@ class Run:
         commands = commands or runtime.explain.PythonCalls(self.run_id)
         return runtime.explain.find_hold(self.run_id, self.connection, commands=commands)
 
-    def retry(self, name: str | None = None) -> tuple[str, ...]:
+    def retry(self, job: str | None = None) -> tuple[str, ...]:
         """Rerun the jobs that did not succeed and everything downstream; return their names.
 
-        With a `name`, rerun that job, even if it succeeded, and everything downstream of it. The
-        name may be one item (`thumb[3]`), a group, or a nested workflow.
+        With a `job`, rerun that one, even if it succeeded, and everything downstream of it. The
+        job may be one item (`thumb[3]`), a group, or a nested workflow.
         Errors: RunNotFound; NotFound for an unknown job; WrongState if the run is active, if it
         succeeded and no job is named, or if an earlier job prevents the named job from running.
         """
-        again = runtime.retry.retry(self.run_id, self.connection, name)
+        again = runtime.retry.retry(self.run_id, self.connection, job)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def release(self, name: str | None = None) -> bool:
@@ -529,7 +532,7 @@ class Run:
 
     def approve(
         self,
-        name: str,
+        job: str,
         inputs: Mapping[str, Any] | None = None,
         *,
         note: str = "",
@@ -543,21 +546,21 @@ class Run:
         """
         by = runtime.approvals.say_who() if by is None else by
         return runtime.approvals.approve(
-            self.run_id, name, self.connection, inputs=inputs, note=note, by=by
+            self.run_id, job, self.connection, inputs=inputs, note=note, by=by
         )
 
-    def has_asked(self, name: str) -> bool:
+    def has_asked(self, job: str) -> bool:
         """Whether a job, or an item of a group, has requested approval. Errors: NotFound."""
-        return runtime.approvals.has_asked(self.run_id, name, self.connection)
+        return runtime.approvals.has_asked(self.run_id, job, self.connection)
 
-    def reject(self, name: str, reason: str = "", *, by: str | None = None) -> bool:
+    def reject(self, job: str, reason: str = "", *, by: str | None = None) -> bool:
         """Reject a job that waits for approval, or all items of a group; it is canceled.
 
         Returns True for the call that did it, False if the job was already rejected. Errors:
         NotFound; WrongState, also for a job that has not requested approval yet.
         """
         by = runtime.approvals.say_who() if by is None else by
-        return runtime.approvals.reject(self.run_id, name, self.connection, reason=reason, by=by)
+        return runtime.approvals.reject(self.run_id, job, self.connection, reason=reason, by=by)
 
     def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
         """Cancel the run: jobs that have not started are canceled, running jobs are stopped.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowq.durations import parse_duration
@@ -343,6 +344,11 @@ class RunStatus:
         """Whether how a job ended counts as a success: on its own, or as a part of another."""
         outer = map(self.jobs.get, outer_names(job.name))
         return job.is_tolerated or any(each is not None and each.is_tolerated for each in outer)
+
+    def names(self) -> list[str]:
+        """Return the names of the jobs, groups and items, each once; not of what helps."""
+        known = ((job.declared_as, declared_name(job.name)) for job in self.declared())
+        return [*dict.fromkeys(chain.from_iterable(known))]
 
     def declared(self) -> Iterator[JobStatus]:
         """Yield what counts: each job that was declared, and each item of a group.

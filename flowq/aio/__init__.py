@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flowq.event import Event
     from flowq.runtime.explain import Explanation
     from flowq.runtime.results import Failure, JobView
-    from flowq.status import RunRecord, RunStatus
+    from flowq.status import RunRecord, RunState, RunStatus
 
 __all__ = ["Job", "Queue", "Run", "call", "events", "get_run", "run", "runs", "submit"]
 
@@ -97,11 +97,15 @@ async def events(
     *,
     after: Event | str | None = None,
     follow: bool = False,
-    connection: Redis,
+    connection: Redis | None = None,
 ) -> AsyncIterator[Event]:
-    """Yield the events of a run, or of all runs, as `flowq.events` does."""
-    run_id = run.id if isinstance(run, Run) else run
-    read = partial(api.events, run_id, after=after, follow=follow, connection=bridge_to(connection))
+    """Yield the events of a run, or of all runs, as `flowq.events` does.
+
+    A run of this module has its connection already.
+    """
+    given = run._run if isinstance(run, Run) else run
+    bridge = None if isinstance(run, Run) and connection is None else bridge_to(connection)
+    read = partial(api.events, given, after=after, follow=follow, connection=bridge)
     async with aclosing(_iterate(read)) as found:
         async for event in found:
             yield event
@@ -110,7 +114,7 @@ async def events(
 async def runs(
     *,
     connection: Redis,
-    state: str | None = None,
+    state: RunState | None = None,
     workflow: str | None = None,
     since: datetime | timedelta | str | None = None,
     labels: Mapping[str, str] | None = None,

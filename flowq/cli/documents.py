@@ -116,7 +116,7 @@ def job_json(
     job = facts.status.jobs.get(name)
     group = None if job else find_declared(facts.status, name)
     if job is None and group is None:
-        raise missing_job(run.run_id, name, facts.status.jobs)
+        raise missing_job(run.run_id, name, facts.status.names())
     names = [name, *(each.name for each in (group.items if group and "." in name else ()))]
     views = run.views(names, facts.status)
     view = views.get(name, client.JobView())

@@ -99,7 +99,7 @@ def _of_job(run: Run, name: str, place: Place) -> Explanation:
     try:
         return run.explain(name, place)
     except JobNotFound:
-        raise missing_job(run.run_id, name, run.status().jobs) from None
+        raise missing_job(run.run_id, name, run.status().names()) from None
 
 
 def _of_run(run: Run, place: Place, *, is_quiet: bool) -> Iterator[Explanation]:

@@ -131,7 +131,7 @@ def _follow(run: Run, name: str, place: Place) -> int:
 
 def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
     if name not in status.jobs:
-        raise missing_job(run.run_id, name, status.jobs)
+        raise missing_job(run.run_id, name, status.names())
     return status.jobs[name]
 
 

@@ -90,7 +90,7 @@ def find_part(status: RunStatus, name: str) -> RunStatus:
     else:
         found = find_declared(status, name)
         if found is None:
-            raise missing_job(status.run_id, name, status.jobs)
+            raise missing_job(status.run_id, name, status.names())
         own = {job.name for job in found.jobs}
         jobs = {name: job for name, job in status.jobs.items() if name in own}
     groups = status.groups & {name, *(job.declared_as for job in jobs.values())}
@@ -103,5 +103,5 @@ def _write_job(status: RunStatus, name: str, out: IO[str]) -> None:
     if found is not None and (found.is_group or found.inside):
         job = as_one(found, status.started_at)
     if job is None:
-        raise missing_job(status.run_id, name, status.jobs)
+        raise missing_job(status.run_id, name, status.names())
     display.tell(list(rows([job], datetime.now(UTC), width, unicode=unicode)), out)

@@ -199,7 +199,7 @@ def find_jobs(name: str, status: RunStatus) -> list[str]:
         job.job_id for job in jobs.values() if is_one(job.job_id) and not job.name.startswith(inner)
     ]
     if not ids:
-        hint = did_you_mean(name, jobs)
+        hint = did_you_mean(name, status.names())
         where = f"in run {status.run_id}"
         raise NotFound(f"there is no job {name} {where}" + (f"; {hint}" if hint else ""))
     return ids

@@ -118,7 +118,7 @@ def give_up(run_id: str, connection: Redis) -> None:
     """
     key = keys.run(run_id)
     with connection.pipeline() as pipeline:
-        pipeline.watch(key)
+        pipeline.watch(key)  # type: ignore[no-untyped-call]
         if pipeline.hget(key, "state") != b"staged":
             return
         pipeline.multi()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -95,6 +96,38 @@ def test_the_page_of_names_has_those_that_are_awaited() -> None:
 def test_what_is_awaited_has_the_methods_of_a_run_that_others_have() -> None:
     there = {name for name in vars(aio.Run) if not name.startswith("_")}
     assert {name for name, _ in METHODS} <= there
+
+
+def parameters_of(function: object) -> dict[str, tuple[object, object]]:
+    """Return the kind and the default of each parameter, by name."""
+    found = inspect.signature(function).parameters  # type: ignore[arg-type]
+    return {name: (each.kind, each.default) for name, each in found.items()}
+
+
+OF_COMMANDS = {"release": {"name"}, "follow": {"poll_s"}, "explain": {"commands"}}
+OF_COMMANDS |= {"views": {"status"}, "failures": {"status"}, "outputs": {"instead"}}
+"""Parameters that only flowq's own commands use, or that are deprecated."""
+
+
+@pytest.mark.parametrize("name", [name for name, _ in METHODS if name != "id"])
+def test_a_method_of_a_run_takes_the_same_with_await_and_without(name: str) -> None:
+    plain, awaited = (parameters_of(getattr(run, name)) for run in (flowq.Run, aio.Run))
+    assert awaited == {key: plain[key] for key in plain if key not in OF_COMMANDS.get(name, ())}
+    shown = re.search(rf"^\| `{name}\((.*)\)` \|", PAGE.split("## A run\n")[1], re.MULTILINE)
+    assert shown is not None
+    parts = (each.partition("=") for each in shown[1].split(", ") if each)
+    said = {key: default for key, _, default in parts}
+    assert [key for key in awaited if key in said] == list(said)
+    for key, default in said.items():
+        assert not default or repr(awaited[key][1]) == default.replace('"', "'"), key
+
+
+@pytest.mark.parametrize("name", ["submit", "run", "get_run", "runs", "events"])
+def test_a_function_takes_the_same_with_await_and_without(name: str) -> None:
+    plain, awaited = (parameters_of(getattr(module, name)) for module in (flowq, aio))
+    kind, _ = awaited.pop("connection")
+    assert kind == plain.pop("connection")[0]
+    assert awaited == plain
 
 
 def test_names_that_are_not_there_are_said_as_python_says_them() -> None:

@@ -291,7 +291,7 @@ def test_runs_are_selected_by_state_workflow_and_time(work: Work) -> None:
 
 def test_what_selects_no_run_by_mistake_is_refused() -> None:
     with pytest.raises(flowq.UsageError, match="never 'done', but one of: staged, running"):
-        flowq.runs(state="done")
+        flowq.runs(state="done")  # type: ignore[arg-type]
     with pytest.raises(flowq.UsageError, match="has no time zone"):
         flowq.runs(since=datetime(2026, 1, 1))  # noqa: DTZ001
     with pytest.raises(flowq.UsageError, match="since 'yesterday' is not a duration"):
@@ -393,6 +393,8 @@ def test_functions_for_jobs_use_the_current_connection() -> None:
 
 def test_an_unknown_job_is_not_found_with_the_nearest() -> None:
     run = api_jobs.flow.submit()
-    for ask in (run.result, run.explain, run.approve):
+    for ask in (run.result, run.explain, run.approve, run.reject):
         with pytest.raises(flowq.NotFound, match=r"no job totl in run .*did you mean 'total'"):
             ask("totl")
+        with pytest.raises(flowq.NotFound, match=r"there are count, double, total$"):
+            ask("zz")

@@ -28,4 +28,5 @@ plain("a", "b")  # refused
 flowq.submit(3)  # refused
 flowq.run("file.yaml", wait=True)  # refused
 flowq.runs(state=1)  # refused
+flowq.runs(state="done")  # refused
 flowq.local(workers="two")  # refused
