@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from _pytest.assertion import rewrite
 from hypothesis import HealthCheck, settings
 
 import flowq
@@ -43,9 +45,44 @@ def pytest_configure(config: pytest.Config) -> None:
     Where the environment forbids Python to keep what it has compiled (PYTHONDONTWRITEBYTECODE),
     each of two thousand workers, children and commands would compile all of flowq.
     """
-    if not hasattr(config, "workerinput"):  # once for all processes of pytest-xdist
-        for folder in (*flowq.__path__, JOBS_FOLDER):
-            compileall.compile_dir(folder, quiet=2)
+    if hasattr(config, "workerinput"):
+        return  # it was done once for all processes of pytest-xdist
+    for folder in (*flowq.__path__, JOBS_FOLDER):
+        compileall.compile_dir(folder, quiet=2)
+    if getattr(config.option, "numprocesses", None):
+        rewrite_tests(config)
+
+
+def rewrite_tests(config: pytest.Config) -> None:
+    """Rewrite the assertions of all test modules, and keep that, as pytest does.
+
+    The processes of pytest-xdist import the same modules at the same time, so each of them would do
+    all the work, which takes ten seconds. Here, each processor does a part of it.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    files += [file for folder in flowq.__path__ for file in Path(folder).rglob("*.py")]
+    if not hasattr(os, "fork"):
+        return
+    children = []
+    for index in range(count):
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                for file in files[index::count]:
+                    keep_rewritten(file, config)
+            finally:
+                os._exit(0)  # what is not kept is rewritten when it is imported
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def keep_rewritten(file: Path, config: pytest.Config) -> None:
+    """What `AssertionRewritingHook.exec_module` does, without executing the module."""
+    kept = rewrite.get_cache_dir(file) / (file.name[:-3] + rewrite.PYC_TAIL)
+    if rewrite._read_pyc(file, kept) is None and rewrite.try_makedirs(kept.parent):
+        status, code = rewrite._rewrite_test(file, config)
+        rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, status, kept)
 
 
 @pytest.fixture(scope="session", autouse=True)
