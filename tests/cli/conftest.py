@@ -14,7 +14,7 @@ import redis
 
 from flowq import server
 from flowq.cli.main import main
-from tests.cli.commands import Flowq, Said
+from tests.cli.commands import MARK, Flowq, Said
 
 HERE = Path(__file__).parent
 
@@ -45,6 +45,7 @@ def flowq(folder: Path) -> Iterator[Flowq]:
     """The command line in that folder, with the embedded server and nothing in the environment."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLOWQ_", "RQ_", "NO_COLOR"))}
     env = {**kept, "FLOWQ_SERVER_IDLE": "2", "TERM": "xterm", "PYTHONUNBUFFERED": ""}
+    env[MARK] = str(folder)
     command = Flowq(folder, env)
     yield command
     command.end()
