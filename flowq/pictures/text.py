@@ -108,15 +108,19 @@ class _Pen:
         shown = by_level(picture, _MAX_LEVELS)
         if not shown.boxes:
             return []
-        titles = [f"{box.name}  {', '.join(box.words)}  " for box in shown.boxes]
+        shared = [_find_shared(box) for box in shown.boxes]
+        titles = [
+            f"{box.name}  {', '.join([*box.words, *words])}  "
+            for box, words in zip(shown.boxes, shared, strict=True)
+        ]
         indent = min(max(map(count_cells, titles)), self._width // 2)
         at_most = max(1, (MAX_LINES - 2) // len(shown.boxes))
         at_most = min(at_most, _LINES_OF_LEVEL if picture.is_by_level else _MAX_LINES_OF_LEVEL)
         lines: list[Line] = []
-        for box, title in zip(shown.boxes, titles, strict=True):
+        for box, title, words in zip(shown.boxes, titles, shared, strict=True):
             name = cut(self._ascii(title), indent, self._ellipsis)
             margin = name + " " * (indent - count_cells(name))
-            for text in self._wrap(box, self._width - indent, at_most):
+            for text in self._wrap(box, self._width - indent, at_most, with_words=not words):
                 lines.append(((margin, "dim"), (text, "")))
                 margin = " " * indent
         levels = 1 + max(box.level for job in shown.boxes for box in job.members or (job,))
@@ -128,10 +132,10 @@ class _Pen:
         """Return a text without the characters that only folding puts there, if it has to be."""
         return text if self._unicode else text.replace("–", "-").replace("…", "...")
 
-    def _wrap(self, level: Box, width: int, at_most: int) -> list[str]:
+    def _wrap(self, level: Box, width: int, at_most: int, *, with_words: bool) -> list[str]:
         """Return the names of a level's jobs in lines, the failed ones first."""
         jobs = sorted(level.members or (level,), key=lambda job: job.state not in BAD)
-        words = [self._describe(job) for job in jobs]
+        words = [self._describe(job, with_words=with_words) for job in jobs]
         lines: list[str] = []
         for at, word in enumerate(words):
             ending = "" if at == len(words) - 1 else ","
@@ -148,10 +152,17 @@ class _Pen:
                 lines.append(cut(word, width - len(ending), self._ellipsis) + ending)
         return [cut(line, width, self._ellipsis) for line in lines]
 
-    def _describe(self, job: Box) -> str:
+    def _describe(self, job: Box, *, with_words: bool) -> str:
         mark = f"{job.mark(self._unicode)} " if job.state or job.is_open else ""
-        words = f" ({', '.join(job.words)})" if job.words and not job.state else ""
+        with_words = with_words and bool(job.words) and not job.state
+        words = f" ({', '.join(job.words)})" if with_words else ""
         return mark + spelled(job.name) + words
+
+
+def _find_shared(level: Box) -> tuple[str, ...]:
+    """Return the words that each job of a level has, and no others; they are said once."""
+    words = {() if job.state else job.words for job in level.members}
+    return words.pop() if len(words) == 1 else ()
 
 
 def _find_notes(picture: Picture) -> dict[str, str]:

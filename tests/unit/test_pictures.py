@@ -193,6 +193,8 @@ def test_in_levels_failed_jobs_come_first_and_kinds_are_said() -> None:
     first = [job(f"a{i}", for_each=ForEach([1])) for i in range(20)]
     second = [job(f"b{i}", f"a{i}", f"a{i - 1}" if i else "a5") for i in range(20)]
     text = render_text(picture(*first, *second))
+    assert "level 1  20 jobs, for each  a0, a1, a2" in text, "what all are is said once"
+    text = render_text(picture(*first[:-1], job("a19"), *second))
     assert "a0 (for each)" in text
     states = {each.name: "finished" for each in (*first, *second)} | {"b17": "failed"}
     text = render_text(picture(*first, *second, states=states), 100)
