@@ -26,7 +26,7 @@ views.py        values as JSON for display; wire.py plans as data for other vers
 In a job
 work.py         executes a job of a workflow; lookups.py the results that its expressions need
 shell.py        runs commands; secrets.py, masking/ secrets; variables.py the environment
-progress.py     what a job reports of its progress
+progress.py     what a job reports of its progress; command_progress.py what a command does
 admission.py, unpickling.py  the limits of a worker with `--allow`
 
 The server

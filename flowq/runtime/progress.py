@@ -7,7 +7,7 @@ In a child of flowq's workers a report goes to memory that the child shares with
 which writes it to Redis every half second, and with the end of the job: reporting takes
 microseconds, waits for no server, and what a killed process has reported last is known. RQ's own
 workers have no such memory, so there the job writes it itself, at most as often. Commands of
-shell jobs cannot report: they know neither that memory nor, by default, the server.
+shell jobs report by a file (`command_progress.py`).
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ from flowq.commands.values import NOTHING, REFUSED, WORD, Filled, fill, find_she
 from flowq.errors import ShellFailed, UsageError
 from flowq.expressions import write, write_argument
 from flowq.expressions.templates import split
+from flowq.runtime.command_progress import VARIABLE as PROGRESS
+from flowq.runtime.command_progress import ProgressFile
 from flowq.runtime.masking import HIDDEN, Mask
 from flowq.runtime.masking.outlets import masked_output
 from flowq.subprocesses import kill_tree
@@ -65,7 +67,7 @@ _STOP_ON_ERRORS = (  # like `-e` of other shells, and return the last program's 
     "$ErrorActionPreference = 'stop'\n",
     "\nif (Test-Path -LiteralPath variable:\\LASTEXITCODE) { exit $LASTEXITCODE }",
 )
-_LEASH = "read line; kill -KILL 0"
+_LEASH = 'read line; rm -rf -- "$1"; kill -KILL 0'
 
 
 def run(
@@ -406,10 +408,11 @@ def _execute_leashed(
     prepared: _Prepared, output: _Output, errors: _Output, readers: list[threading.Thread]
 ) -> int:
     filled, arguments = prepared.filled, prepared.arguments
-    with _leash() as group, ExitStack() as stack:
-        options = dict(group, stdin=subprocess.DEVNULL)
-        if filled.variables:
-            options["env"] = {**os.environ, **filled.variables}
+    with ExitStack() as stack:
+        file = ProgressFile()
+        stack.callback(file.remove)
+        options = dict(stack.enter_context(_leash(file.folder)), stdin=subprocess.DEVNULL)
+        options["env"] = {**os.environ, PROGRESS: file.path, **filled.variables}
         if filled.assignments:
             options["stdin"] = stack.enter_context(_open_input(filled))
         process = _start(arguments, options)
@@ -417,11 +420,13 @@ def _execute_leashed(
             readers.append(threading.Thread(target=part.take, args=(stream,), daemon=True))
             readers[-1].start()
         try:
-            code = _wait_for(process, (output, errors))
+            code = _wait_for(process, lambda: _look(output, errors, file))
         except BaseException:
             kill_tree(process.pid)
             process.kill()
             raise
+        finally:
+            file.report()
         _join(readers)  # its background processes may keep the streams open
     return code
 
@@ -479,26 +484,32 @@ def _why_not_started(program: str, error: OSError) -> str:
     return f"{program} cannot be executed: {error.strerror or error}"
 
 
-def _wait_for(process: subprocess.Popen[bytes], outputs: Iterable[_Output]) -> int:
+def _wait_for(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
     while True:  # in short waits, so that a timeout can be raised on every platform
         with suppress(subprocess.TimeoutExpired):
             return process.wait(LOOK_S)
-        for output in outputs:
-            output.pass_on_rest()
+        look()
+
+
+def _look(output: _Output, errors: _Output, file: ProgressFile) -> None:
+    output.pass_on_rest()
+    errors.pass_on_rest()
+    file.report()
 
 
 @contextmanager
-def _leash() -> Iterator[dict[str, Any]]:
+def _leash(folder: str) -> Iterator[dict[str, Any]]:
     """Yield options for a process that is killed, with its children, when we leave or die.
 
     A separate process leads its group, and kills the group when its pipe to us closes, even if this
-    process is killed. The command is in that group and not in ours, so that it can be killed alone.
+    process is killed; then it removes the folder, too. The command is in that group and not in
+    ours, so that it can be killed alone.
     """
     if not hasattr(os, "killpg"):
         yield {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         return
     leader = subprocess.Popen(  # noqa: S603 - a fixed text
-        ["sh", "-c", _LEASH],  # noqa: S607 - wherever it is
+        ["sh", "-c", _LEASH, "sh", folder],  # noqa: S607 - wherever it is
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

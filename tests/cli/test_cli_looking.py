@@ -142,7 +142,7 @@ def test_an_ending_that_stands_for_no_format_is_refused_and_nothing_written(
     call: Call, folder: Path
 ) -> None:
     for name, said in (
-        ("s.pdf", "the ending '.pdf' is not a known format"),
+        ("s.pdf", "the extension '.pdf' is not a known format"),
         ("s", "its extension names no format"),
     ):
         done = call("graph", "sandwich.yaml", "-o", str(folder / name))

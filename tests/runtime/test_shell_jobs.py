@@ -7,8 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 from redis import Redis
 
 from flowq.errors import UsageError
+from flowq.reports import Progress
 from flowq.runtime import keys, shell
 from flowq.runtime.masking import Mask
+from flowq.runtime.progress import set_reporter
 from flowq.spec import Concurrency, Shell
 from tests.runtime.language import RUN, Runs, each, job
 from tests.runtime.server_processes import is_alive
@@ -316,19 +319,75 @@ def test_the_last_line_of_a_command_that_is_killed_is_not_lost(
     assert capsys.readouterr().out == "one\ntwo ä half\\xc3"
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Progress]]:
+    """What jobs in this process report; each report makes the file `told` of the folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shell, "LOOK_S", 0.01)
+    told: list[Progress] = []
+
+    def tell(said: Progress) -> None:
+        told.append(said)
+        (tmp_path / "told").touch()
+
+    set_reporter(tell)
+    yield told
+    set_reporter(None)
+
+
+def test_a_command_reports_its_progress_by_a_file_while_it_runs_and_at_its_end(
+    told: list[Progress], tmp_path: Path
+) -> None:
+    execute(f"""
+        [ ! -e "$FLOWQ_PROGRESS" ]
+        echo '3/10 half é' > "$FLOWQ_PROGRESS"
+        until [ -e {tmp_path}/told ]; do sleep 0.01; done
+        printf '%s\\n' 'no number' '70.5%' '' >> "$FLOWQ_PROGRESS"
+    """)
+    assert told == [Progress(3, 10, "half é"), Progress(70.5, 100)]
+    assert [path.name for path in tmp_path.iterdir()] == ["told"], "nothing is left"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("half", "write DONE/TOTAL, DONE or PERCENT%, and perhaps a message: not 'half'"),
+        ("3/0", "total is 0"),
+        ("9" * 30, "a huge number"),
+    ],
+)
+def test_progress_that_says_nothing_is_explained_once_and_fails_nothing(
+    line: str, said: str, told: list[Progress], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(f'echo {line} > "$FLOWQ_PROGRESS"; echo done') == "done"
+    assert told == []
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir", "ln -s /dev/zero"])
+def test_what_is_no_file_of_the_command_is_not_read(make: str, told: list[Progress]) -> None:
+    assert execute(f'{make} "$FLOWQ_PROGRESS"; echo done') == "done"
+    assert told == []
+
+
 def test_a_command_does_not_outlive_a_killed_worker(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = (
         "from flowq.runtime import shell; from flowq.runtime.masking import Mask;"
         f"shell.run({{'command': 'echo $$ > {pid_file}; sleep 600'}}, None, Mask())"
     )
-    worker = subprocess.Popen([sys.executable, "-c", code])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(temporary)}
+    )
     try:
         wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()))
     finally:
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     wait_until(lambda: not is_alive(int(pid_file.read_text())))
+    assert list(temporary.iterdir()) == [], "the file of its progress is gone, too"
 
 
 # In a run ----------------------------------------------------------------------------------------
