@@ -137,7 +137,7 @@ def test_what_cannot_be_started_is_told_in_one_sentence_with_the_code_of_a_shell
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     assert refusal("./tool") == (
         127,
-        "the program that the first line of ./tool names is not there",
+        "the program that the first line of ./tool names does not exist",
     )
     file.write_text("echo no first line\n")
     assert refusal("./tool") == (

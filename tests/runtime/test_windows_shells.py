@@ -61,7 +61,7 @@ def test_cmd_is_not_given_lines_that_it_would_forget() -> None:
 
 @pytest.mark.parametrize("name", ["cmd", r"C:\Windows\System32\CMD.EXE", "pwsh", "powershell"])
 def test_values_are_refused_where_quotes_do_not_hold(name: str) -> None:
-    with pytest.raises(UsageError, match="pass it by `env:`, or write the command as a list"):
+    with pytest.raises(UsageError, match="pass them under `env:`, or write the command as a list"):
         shell.run({"command": "echo ${{ item }}", "shell": name}, {"${{ item }}": 1}.get, Mask())
 
 
