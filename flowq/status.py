@@ -528,7 +528,7 @@ def _pace_of(job: JobStatus) -> str:
     """Return what a job says about whether its run goes on."""
     if job.state in BUSY:
         return "busy"
-    return "held up" if job.is_asking or job.is_stuck else ""
+    return "held up" if job.state == "deferred" and (job.is_asking or job.is_stuck) else ""
 
 
 def _waiting_or_running(state: str, counts: Mapping[str, int]) -> str:
@@ -540,27 +540,48 @@ def _waiting_or_running(state: str, counts: Mapping[str, int]) -> str:
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:
-    had_begun = job.state == "started"
+    # One object for each event: several `replace` would take three times as long.
+    had_begun, state = job.state == "started", STATE_BY_EVENT.get(event.state, event.state)
+    attempts, worker = job.attempts, event.worker or job.worker
+    deferred_at, queued_at, due_at = job.deferred_at, job.queued_at, job.due_at
+    started_at, ended_at, progress = job.started_at, job.ended_at, job.progress
     if had_begun and event.state in BEGUN_FOR_NOTHING:
-        job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
-    state = STATE_BY_EVENT.get(event.state, event.state)
-    worker = event.worker or job.worker
-    job = replace(job, state=state, reason=event.reason, worker=worker, error=event.error)
-    if counted := _ATTEMPT.search(event.reason):
-        job = replace(job, attempts=int(counted[1] or counted[2]))
+        attempts, started_at, worker = attempts - 1, None, event.worker
+    if event.reason and (counted := _ATTEMPT.search(event.reason)):
+        attempts = int(counted[1] or counted[2])
     if event.state in ENDED:
-        return _ended(job, event, had_begun=had_begun)
-    if state == "started":
-        if event.progress is not None or not had_begun:
-            job = replace(job, progress=event.progress)
-        if had_begun:  # told again, for example because its record had run out
-            return job
-        return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
-    deferred_at = event.at if event.state == "deferred" else job.deferred_at
-    queued_at = event.at if event.state == "queued" else job.queued_at
-    # It waits, again: what an earlier attempt left behind is not true of the next one.
-    job = replace(job, deferred_at=deferred_at, queued_at=queued_at, worker=event.worker)
-    return replace(job, started_at=None, ended_at=None, due_at=_due_after(event), progress=None)
+        ended_at = event.at
+        if event.began_at is not None:
+            started_at = event.began_at
+            attempts += not had_begun  # of what was handed over, only its end tells that it began
+            if event.took_ms is not None:
+                ended_at = started_at + timedelta(milliseconds=event.took_ms)
+    elif state == "started":
+        if not had_begun:  # else told again, for example because its record had run out
+            attempts, started_at, ended_at, progress = attempts + 1, event.at, None, event.progress
+        elif event.progress is not None:
+            progress = event.progress
+    else:
+        # It waits, again: what an earlier attempt left behind is not true of the next one.
+        worker, due_at = event.worker, _due_after(event)
+        started_at = ended_at = progress = None
+        deferred_at = event.at if event.state == "deferred" else deferred_at
+        queued_at = event.at if event.state == "queued" else queued_at
+    return JobStatus(
+        name=job.name,
+        job_id=job.job_id,
+        state=state,
+        reason=event.reason,
+        worker=worker,
+        attempts=attempts,
+        deferred_at=deferred_at,
+        queued_at=queued_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        error=event.error,
+        due_at=due_at,
+        progress=progress,
+    )
 
 
 def _due_after(event: Event) -> datetime | None:
@@ -572,21 +593,6 @@ def _due_after(event: Event) -> datetime | None:
         return event.at + timedelta(seconds=parse_duration(again[1]))
     except (ValueError, OverflowError):  # in the words of another version
         return None
-
-
-def _ended(job: JobStatus, event: Event, *, had_begun: bool) -> JobStatus:
-    if event.began_at is None:
-        return replace(job, ended_at=event.at)
-    took = event.at - event.began_at
-    if event.took_ms is not None:
-        took = timedelta(milliseconds=event.took_ms)
-    return replace(
-        job,
-        started_at=event.began_at,
-        ended_at=event.began_at + took,
-        # Of what was handed over with others nothing but its end tells that it has begun.
-        attempts=job.attempts + (not had_begun),
-    )
 
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:

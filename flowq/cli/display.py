@@ -21,10 +21,10 @@ from flowq.render.progress import progress
 from flowq.render.tally import Tally
 from flowq.status import Event, RunStatus
 
-FRAME_S = 0.1
+FRAME_S = 0.25
 """The live table is not drawn more often than this."""
 
-PAUSE_PER_FRAME = 30
+PAUSE_PER_FRAME = 100
 """How many times as long as a frame takes the pause after it is: workers need the processor more
 than the display does."""
 

@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from flowq import client
 from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
-from flowq.cli.documents import run_json
 from flowq.cli.job_output import Tail, read_last_lines
 from flowq.cli.own_workers import OwnWorkers
 from flowq.cli.place import Place, opened, tell_abandoned
@@ -81,7 +80,7 @@ def follow(
     # `observe` waits itself, and lets Ctrl-C through
     with place.without_waiting(), place.retry.outage.told_by(display.note):
         for status, events in run.observe(POLL_S, place.revive, place.retry.outage):
-            display.show(status, [event for event in events if is_after(event, since)])
+            display.show(status, drop_earlier(events, since))
             for monitor in monitors:
                 _let_look(monitor, status, display)
         retry_while_unavailable(lambda: run.kept_outputs(OUTPUTS_S))
@@ -113,9 +112,11 @@ def _let_look(monitor: Monitor, status: RunStatus, display: Display) -> None:
             raise
 
 
-def is_after(event: Event, since: str) -> bool:
-    """Whether an event comes after the one with that id."""
-    return _order(event.id) > _order(since)
+def drop_earlier(events: Sequence[Event], since: str) -> Sequence[Event]:
+    """Return the events after the one with that id. They are in the order in which they came."""
+    last = _order(since)
+    at = next((at for at, event in enumerate(events) if _order(event.id) > last), len(events))
+    return events[at:] if at else events
 
 
 def _order(event_id: str) -> tuple[int, ...]:
@@ -465,6 +466,8 @@ def _finish(
     code = exit_code(status)
     try:
         if run_options.is_json:
+            from flowq.cli.documents import run_json  # noqa: PLC0415 - a table needs none of it
+
             has_all, is_line = run_options.has_all_results, run_options.has_lines
             document = retry_while_unavailable(
                 lambda: run_json(run, has_all_results=has_all, is_line=is_line)

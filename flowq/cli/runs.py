@@ -14,7 +14,6 @@ from flowq.cli import display, options, terminal
 from flowq.cli.place import opened_if_used
 from flowq.durations import parse_duration
 from flowq.render.details import runs_table
-from flowq.render.json import runs_document, write_json
 from flowq.status import RunState
 
 
@@ -77,6 +76,8 @@ def command(
             else []
         )
         if as_json:
+            from flowq.render.json import runs_document, write_json  # noqa: PLC0415 - as above
+
             terminal.write(write_json(runs_document(records)), out)
         else:
             display.tell(runs_table(records, datetime.now(UTC)), out)

@@ -11,7 +11,6 @@ import click
 
 from flowq import client
 from flowq.cli import display, following, job_output, options, terminal
-from flowq.cli.documents import job_json, run_json
 from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, find_abandoned, opened
 from flowq.client import Run, missing_job
@@ -87,6 +86,8 @@ def command(
             raise UsageError(f"--state is for a group: flowq show RUN GROUP --state {state}")
         page = _Page(run, job, state, after, limit) if job and state else None
         if as_json:
+            from flowq.cli.documents import job_json, run_json  # noqa: PLC0415 - lines need neither
+
             if job:
                 find = page.read if page else None
                 text = job_json(run, job, find, has_all_results=all_results, has_nested=nested)

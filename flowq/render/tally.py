@@ -180,8 +180,9 @@ class Tally:
     def update(self, status: RunStatus, names: Iterable[str]) -> None:
         """Count those jobs again that have these names."""
         # Lists come last: what a list adds before it ends does not make its group grow later.
+        find_job = status.jobs.get
         for name in sorted(names, key=is_helper):
-            job = status.jobs.get(name)
+            job = find_job(name)
             known = self._seen.pop(name, None)
             part, helps, before = known or (*self._find(name), "")
             counts = part.helpers if helps else part.states
@@ -190,7 +191,7 @@ class Tally:
                 self._forget(name, part, before)
             if job is None:
                 continue
-            state = TOLERATED if job.is_tolerated else job.state
+            state = TOLERATED if job.state == "failed" and job.is_tolerated else job.state
             counts[state] += 1
             self._seen[name] = part, helps, state
             self._note(job, part, helps=helps, is_new=not before)
@@ -244,6 +245,9 @@ class Tally:
 
     def _find(self, name: str) -> tuple[Part, bool]:
         """Return the part that a job belongs to, and whether it only helps there."""
+        outer, _, index = name.partition("[")
+        if (known := self.parts.get(outer)) and known.is_group and index[:-1].isdecimal():
+            return known, False  # an item of a large group, without a look at its name's parts
         helps = is_helper(name)
         path = name.rpartition("(")[0] if helps else name
         parts, at, part = self.parts, 0, None
