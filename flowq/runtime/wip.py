@@ -2,7 +2,8 @@
 
 `rq:wip:<queue>` is RQ's registry of started jobs; every worker has an entry in it from the start of
 an execution to its end. flowq reads it, and adds the worker, the start time and the run from other
-keys. It has no registry of its own that could differ. Reading changes and unpickles nothing.
+keys. RQ removes the entry of a job that is canceled while it runs, so what workers hold is read too
+(`rq:worker:<name>:executions`, RQ's as well). Reading changes and unpickles nothing.
 
 Children import `listening.py` instead, which says who is alive.
 """
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from redis.exceptions import NoPermissionError
@@ -191,9 +193,23 @@ class _Entry:
     def declared_queue(self) -> str:
         return self.job.get("flowq_queue") or self.queue
 
+    @property
+    def is_executed(self) -> bool:
+        status = self.job.get("status", "started")
+        return status == "started" or (status == "canceled" and "created_at" in self.record)
+
 
 _JOB_FIELDS = (
-    *("description", "worker_name", "status", "timeout", "flowq_run", "flowq_name", "flowq_queue"),
+    *(
+        "origin",
+        "description",
+        "worker_name",
+        "status",
+        "timeout",
+        "flowq_run",
+        "flowq_name",
+        "flowq_queue",
+    ),
     *("flowq_progress", "flowq_progress_of"),
 )
 _RECORD_FIELDS = ("worker_name", "created_at", "last_heartbeat", "flowq_handed", "flowq_pid")
@@ -213,18 +229,28 @@ def _read_entries(queues: Sequence[str], connection: Redis) -> list[_Entry]:
         for queue, (members,) in read_each(queues, connection, list_members)
         for member, score in members
     }
-    entries = [
-        _Entry(
-            found[member][0],
-            *member.rpartition(":")[::2],
-            ends_s=found[member][1],
-            job=_by_name(_JOB_FIELDS, job),
-            record=_by_name(_RECORD_FIELDS, record),
-        )
-        for member, (job, record) in read_each(found, connection, read_details)
-    ]
+    for member in _read_held(connection):
+        found.setdefault(member, ("", inf))
+    entries = []
+    for member, (job, record) in read_each(found, connection, read_details):
+        queue, ends_s = found[member]
+        fields = _by_name(_JOB_FIELDS, job)
+        job_id, _, execution_id = member.rpartition(":")
+        place = (queue or fields.get("origin", ""), job_id, execution_id, ends_s)
+        entries.append(_Entry(*place, fields, _by_name(_RECORD_FIELDS, record)))
     # What ended between the two looks has no record any more, and would seem to be handed over.
-    return [entry for entry in entries if entry.job.get("status", "started") == "started"]
+    return [entry for entry in entries if entry.is_executed]
+
+
+def _read_held(connection: Redis) -> set[str]:
+    """Return what workers hold, as `list_workers` counts it.
+
+    RQ's `cancel()` of a running job takes it out of the registry, and lets it run to its end.
+    """
+    prefix = keys.worker("")
+    workers = [as_text(key).removeprefix(prefix) for key in connection.smembers(REDIS_WORKER_KEYS)]
+    held = read_each(workers, connection, lambda pipe, name: pipe.smembers(keys.held(name)))
+    return {as_text(member) for _, (members,) in held for member in members}
 
 
 def _by_name(names: Sequence[str], values: Iterable[bytes | None]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import redis
 from rq import SimpleWorker
+from rq.job import Job as RQJob
 
 from flowq.cells import count_cells
 from flowq.client import submit
@@ -80,6 +81,23 @@ def test_since_when_a_job_runs_is_not_when_it_was_handed_over(
     assert began["j0"] is not None
     assert began["j1"] is not None
     assert began["j1"] - began["j0"] > timedelta(seconds=90)
+
+
+def test_a_job_that_is_canceled_while_it_runs_is_listed_until_its_execution_ends(
+    connection: redis.Redis, wait_until: Callable[..., None]
+) -> None:
+    side, claims = claim(connection, 2)
+    side.beat(5.0, 400, [(each, False) for each in claims])
+    with listening(connection, wait_until):
+        RQJob.fetch("r-j0", connection).cancel()
+        assert connection.zcard("rq:wip:default") == 1
+        assert state_by_name(connection) == {"j0": "started", "j1": "started"}
+        assert [each.queue for each in list_executing(connection, ["default"])] == ["default"] * 2
+        assert list_executing(connection, ["other"]) == []
+        (worker,) = list_workers(connection)
+        assert worker.jobs == 2
+        connection.srem(keys.held("w"), *connection.smembers(keys.held("w")))
+        assert state_by_name(connection) == {"j1": "started"}
 
 
 def test_the_jobs_of_a_worker_that_is_not_heard_are_lost(
