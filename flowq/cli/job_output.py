@@ -5,18 +5,34 @@ It is in the server (`flowq.runtime.printed`), so commands see it on any host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from flowq.cli.display import Display
 from flowq.client import Run
 from flowq.render.job_output import attempt_lines, drop_note, left_out_note, show_line, split_lines
-from flowq.runtime.printed import Printed, PrintedByJob, read_old_keepers, read_printed
+from flowq.runtime.printed import (
+    Places,
+    Printed,
+    PrintedByJob,
+    read_old_keepers,
+    read_printed,
+)
 from flowq.status import JobStatus, RunStatus
 
+Choose = Callable[[Mapping[tuple[str, int], int]], Places]
 
-def read(run: Run, job_ids: Sequence[str], only_last: bool = False) -> PrintedByJob:
-    """Return what jobs have printed so far, by job id and number of the attempt."""
-    return read_printed(run.run_id, job_ids, run.connection, only_last)
+SAME_LENGTH_S = 2.0
+"""How long a record of the same length counts as unchanged. Records are compressed, so one that has
+grown can have the length that it had before."""
+
+
+def read(
+    run: Run, job_ids: Sequence[str], only_last: bool = False, choose: Choose | None = None
+) -> PrintedByJob:
+    """Return what jobs have printed so far, as `read_printed` does."""
+    return read_printed(run.run_id, job_ids, run.connection, only_last, choose)
 
 
 def read_last_lines(run: Run, job_ids: Sequence[str], lines: int) -> dict[str, list[str]]:
@@ -45,6 +61,8 @@ class Tail:
         self._rests: dict[tuple[str, int], bytes] = {}
         self._done: set[tuple[str, int]] = set()
         self._ended: set[tuple[str, int]] = set()
+        self._lengths: dict[tuple[str, int], tuple[int, float]] = {}  # of records, and since when
+        self._last: dict[str, int] = {}  # by job id: the last attempt that has printed something
 
     def look(self, status: RunStatus, display: Display) -> None:
         """Show what has been printed since the last look."""
@@ -56,13 +74,29 @@ class Tail:
     def new_lines(self, jobs: Iterable[JobStatus]) -> Iterator[tuple[JobStatus, str]]:
         """Yield the complete lines that were not yielded before; of ended attempts all the rest."""
         job_by_id = {job.job_id: job for job in jobs}
-        for job_id, printed in read(self._run, list(job_by_id)).items():
-            job, last = job_by_id[job_id], max(printed)
+        ended = {job_id for job_id, job in job_by_id.items() if job.ended_at is not None}
+        choose = partial(self._choose, ended)
+        for job_id, printed in read(self._run, list(job_by_id), choose=choose).items():
+            job, last = job_by_id[job_id], max(*printed, self._last.get(job_id, 0))
             for number, each in sorted(printed.items()):
                 is_over = number < last or job.ended_at is not None
                 for line in self._new_lines((job_id, number), each, is_over=is_over):
                     yield job, line
         self._ended |= {(job.job_id, job.attempts) for job in job_by_id.values() if job.ended_at}
+
+    def _choose(self, ended: Collection[str], lengths: Mapping[tuple[str, int], int]) -> Places:
+        """Return the records to read: those that may have changed, and each once at its end."""
+        now_s, chosen = time.monotonic(), Places()
+        for job_id, number in lengths:
+            self._last[job_id] = max(number, self._last.get(job_id, 0))
+        for place, length in lengths.items():
+            before, since_s = self._lengths.get(place, (0, 0.0))
+            is_over = place[0] in ended or place[1] < self._last[place[0]]
+            is_same = length == before and now_s < since_s + SAME_LENGTH_S
+            if place not in self._done and (is_over or not is_same):
+                self._lengths[place] = length, now_s
+                chosen.append(place)
+        return chosen
 
     def has_seen(self, job: JobStatus) -> bool:
         """Whether some attempt of the job has printed something."""

@@ -16,7 +16,7 @@ import json
 import zlib
 from base64 import b64decode
 from binascii import b2a_base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -192,13 +192,21 @@ PrintedByJob = dict[str, dict[int, Printed]]
 # Reading ---------------------------------------------------------------------------------------
 
 
+Places = list[tuple[str, int]]
+"""Ids of jobs, and numbers of attempts."""
+
+
 def read_printed(
-    run_id: str, job_ids: Iterable[str], connection: Redis, only_last: bool = False
+    run_id: str,
+    job_ids: Iterable[str],
+    connection: Redis,
+    only_last: bool = False,
+    choose: Callable[[Mapping[tuple[str, int], int]], Places] | None = None,
 ) -> PrintedByJob:
     """Return the output of jobs of a run, by job id and by the number of the attempt.
 
     Jobs that have printed nothing are left out. With `only_last`, the output of earlier attempts is
-    too.
+    too. With `choose`, only those records are transferred that it chooses by the lengths of all.
     """
     answers = read_each(
         job_ids, connection, lambda pipe, job_id: pipe.hget(keys.job(job_id), "flowq_attempts")
@@ -208,15 +216,23 @@ def read_printed(
         for job_id, (raw,) in answers
         for number in range(_first(int(raw or 0), only_last=only_last), int(raw or 0) + 1)
     ]
-    found: PrintedByJob = {}
+    key, found = keys.printed(run_id), PrintedByJob()
+    if choose is not None:
+        lengths = read_each(
+            places, connection, lambda pipe, place: pipe.hstrlen(key, _field_of(place))
+        )
+        places = choose({place: length for place, (length,) in lengths if length})
     for first in range(0, len(places), FIELDS_PER_READ):
         page = places[first : first + FIELDS_PER_READ]
-        fields = [f"{job_id}:{number}" for job_id, number in page]
-        records: Any = connection.hmget(keys.printed(run_id), fields)
+        records: Any = connection.hmget(key, list(map(_field_of, page)))
         for (job_id, number), record in zip(page, records, strict=True):
             if record is not None:
                 found.setdefault(job_id, {})[number] = Printed.read(record)
     return found
+
+
+def _field_of(place: tuple[str, int]) -> str:
+    return f"{place[0]}:{place[1]}"
 
 
 def _first(last: int, *, only_last: bool) -> int:

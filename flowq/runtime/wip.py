@@ -200,17 +200,8 @@ class _Entry:
 
 
 _JOB_FIELDS = (
-    *(
-        "origin",
-        "description",
-        "worker_name",
-        "status",
-        "timeout",
-        "flowq_run",
-        "flowq_name",
-        "flowq_queue",
-    ),
-    *("flowq_progress", "flowq_progress_of"),
+    *("origin", "description", "worker_name", "status", "timeout", "flowq_progress"),
+    *("flowq_run", "flowq_name", "flowq_queue", "flowq_progress_of"),
 )
 _RECORD_FIELDS = ("worker_name", "created_at", "last_heartbeat", "flowq_handed", "flowq_pid")
 

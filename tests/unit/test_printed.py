@@ -112,9 +112,16 @@ class Feed:
 
     def __init__(self) -> None:
         self.now: dict[str, dict[int, Printed]] = {}
+        self.transferred = 0
 
-    def read(self, _run: Any, job_ids: Any) -> Mapping[str, Mapping[int, Printed]]:
-        return {job_id: self.now[job_id] for job_id in job_ids if job_id in self.now}
+    def read(self, _run: Any, job_ids: Any, choose: Any) -> Mapping[str, Mapping[int, Printed]]:
+        jobs = {job_id: self.now[job_id] for job_id in job_ids if job_id in self.now}
+        length_by_place = {(i, n): len(jobs[i][n].write()) for i in jobs for n in jobs[i]}
+        found: dict[str, dict[int, Printed]] = {}
+        for job_id, number in choose(length_by_place):
+            found.setdefault(job_id, {})[number] = jobs[job_id][number]
+            self.transferred += 1
+        return found
 
 
 @pytest.fixture
@@ -160,6 +167,23 @@ def test_a_follower_gets_the_end_of_an_attempt_that_is_retried_and_the_next_one(
     assert follow(tail, 3, has_ended=True) == [
         "[output dropped, 9 bytes: the server refused to store it]"
     ]
+
+
+def test_a_follower_reads_only_records_that_may_have_changed(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail, text = Tail(Any), printed(b"1\n")
+    feed.now["r-a"] = {1: printed(b"before\n"), 2: text}
+    assert follow(tail, 2) == ["before", "1"]
+    for _ in range(3):
+        assert follow(tail, 2) == []
+    assert feed.transferred == 2
+    text.add(b"2\n")
+    assert follow(tail, 2) == ["2"]
+    assert feed.transferred == 3
+    monkeypatch.setattr("flowq.cli.job_output.SAME_LENGTH_S", 0.0)  # as if they had passed
+    assert follow(tail, 2) == []
+    assert feed.transferred == 4
 
 
 def test_the_budget_is_a_number_of_megabytes() -> None:
