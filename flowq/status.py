@@ -567,21 +567,9 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
         started_at = ended_at = progress = None
         deferred_at = event.at if event.state == "deferred" else deferred_at
         queued_at = event.at if event.state == "queued" else queued_at
-    return JobStatus(
-        name=job.name,
-        job_id=job.job_id,
-        state=state,
-        reason=event.reason,
-        worker=worker,
-        attempts=attempts,
-        deferred_at=deferred_at,
-        queued_at=queued_at,
-        started_at=started_at,
-        ended_at=ended_at,
-        error=event.error,
-        due_at=due_at,
-        progress=progress,
-    )
+    instants = (deferred_at, queued_at, started_at, ended_at)
+    told = (state, event.reason, worker, attempts)
+    return JobStatus(job.name, job.job_id, *told, *instants, event.error, due_at, progress)
 
 
 def _due_after(event: Event) -> datetime | None:

@@ -218,10 +218,9 @@ def read_printed(
     ]
     key, found = keys.printed(run_id), PrintedByJob()
     if choose is not None:
-        lengths = read_each(
-            places, connection, lambda pipe, place: pipe.hstrlen(key, _field_of(place))
-        )
-        places = choose({place: length for place, (length,) in lengths if length})
+        by_field = {_field_of(place): place for place in places}
+        lengths = read_each(by_field, connection, lambda pipe, field: pipe.hstrlen(key, field))
+        places = choose({by_field[field]: length for field, (length,) in lengths if length})
     for first in range(0, len(places), FIELDS_PER_READ):
         page = places[first : first + FIELDS_PER_READ]
         records: Any = connection.hmget(key, list(map(_field_of, page)))
