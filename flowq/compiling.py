@@ -74,11 +74,12 @@ def compile_plan(
     imports: bool = True,
     warn: Callable[[Problem], object] | None = None,
     labels: Mapping[str, str] | None = None,
+    due_at: str = "",
 ) -> Plan:
     """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
 
-    `labels` are added to those of the workflow (`flowq.labels`). If there are only warnings, `warn`
-    is called with each of them.
+    `labels` are added to those of the workflow (`flowq.labels`). `due_at` is as in `Plan`. If there
+    are only warnings, `warn` is called with each of them.
     Errors: WorkflowInvalid with all problems; UsageError for `labels`.
     """
     more_labels = check_labels(labels)
@@ -95,7 +96,7 @@ def compile_plan(
         for problem in problems:
             if warn:
                 warn(problem)
-        plan = make_plan(graph, values, run_id or make_run_id())
+        plan = make_plan(graph, values, run_id or make_run_id(), due_at)
         added = add_labels(plan.labels, more_labels)
         return replace(plan, source=make_source(graph), labels=added)
 

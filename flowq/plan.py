@@ -303,7 +303,9 @@ class Plan:
     """The ordered operations that make one run of a workflow.
 
     Shape: `order` has the job ids in topological order, for displays; it may be empty. `folders`
-    are the folders of the workflow's files, which are importable during the run.
+    are the folders of the workflow's files, which are importable during the run. `due_at` is the
+    instant at which a schedule made the run due, in ISO 8601 in the schedule's time zone; of the
+    plans with the same `claim` only one can be committed.
     """
 
     run_id: str
@@ -318,6 +320,8 @@ class Plan:
     timeout_s: float | None = None
     source: Source = Source()
     labels: Mapping[str, str] = field(default_factory=dict)
+    due_at: str = ""
+    claim: str = ""
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

@@ -170,6 +170,10 @@ QUEUE_FROM_RESULT = _register(
     "FQ243", "No result of a job decides on which queue another job runs", "checks"
 )
 
+BAD_SCHEDULE_INPUTS = _register(
+    "FQ251", "A schedule gives inputs that the workflow declares", "checks"
+)
+
 # Expressions --------------------------------------------------------------------------------------
 
 BAD_EXPRESSION = _register("FQ301", "An expression is well formed", "expressions")

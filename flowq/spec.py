@@ -20,6 +20,7 @@ from flowq.errors import Excerpt, Problem, Where
 InputType = Literal["str", "int", "float", "bool", "path", "list", "json", "enum"]
 BlockerPolicy = Literal["wait", "skip", "run"]
 ShellResult = Literal["last", "text", "lines", "json"]
+CatchUp = Literal["none", "last", "all"]
 SecretResults = Literal["mask", "refuse"]
 REFUSE: SecretResults = "refuse"
 
@@ -247,10 +248,16 @@ class Shell:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When runs are submitted automatically. `timezone` is a name of the IANA database."""
+    """When runs are submitted automatically. `timezone` is a name of the IANA database.
+
+    Shape: `inputs` by name; its texts may contain expressions over `run`. `catch_up` says which of
+    the due times are made up for at which nothing watched the clock.
+    """
 
     cron: str
     timezone: str = "UTC"
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    catch_up: CatchUp = "none"
 
 
 @reads_older_pickles
@@ -384,6 +391,12 @@ class Workflow:
     unread: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)
     timeout_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    more_schedules: tuple[Schedule, ...] = ()
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """All schedules; older versions know only the first one, `schedule`."""
+        return (*filter(None, [self.schedule]), *self.more_schedules)
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.jobs)

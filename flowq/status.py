@@ -379,8 +379,7 @@ class RunRecord:
 
     `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if that
     was no user's wish. `file`: the path of its workflow, if that was read from a file; workflows
-    with the same declarations have the same `digest`. Runs of older versions have neither. `labels`
-    are texts by name (`flowq.labels`).
+    with the same declarations have the same `digest`. `due_at`: when its schedule made it due.
     """
 
     run_id: str
@@ -396,6 +395,7 @@ class RunRecord:
     file: str = ""
     digest: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from flowq.cron import find_next
 from flowq.durations import write_duration
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import as_source, evaluate, find_references, is_live
+from flowq.expressions.places import find_schedules
 from flowq.expressions.references import Reference, find_whole_reference
 from flowq.graph import Graph
 from flowq.inputs import EXAMPLE_BY_TYPE, convert
@@ -22,12 +23,13 @@ from flowq.nearest import did_you_mean, find_nearest, show_name
 from flowq.problems import (
     BAD_CRON,
     BAD_NESTED_INPUTS,
+    BAD_SCHEDULE_INPUTS,
     CONCURRENCY_OF_NESTED,
     NO_SUCH_WORKFLOW,
     TIMEOUT_TOO_LONG,
     UNKNOWN_TIME_ZONE,
 )
-from flowq.spec import Input, InputType, JobSpec, Path, Workflow
+from flowq.spec import Input, InputType, JobSpec, Path, Schedule, Workflow
 
 
 def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -191,27 +193,42 @@ _MAX_CRON = 1_000
 
 
 def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """The `cron` and the `timezone` of a schedule can be understood."""
-    schedule = workflow.schedule
-    if schedule is None:
-        return
-    if reason := _explain_bad_cron(schedule.cron):
-        where = workflow.places.find("schedule", "cron")
-        hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
-        message = f"{schedule.cron!r:.200} is not a cron expression{reason}"
-        yield Problem(BAD_CRON, message, where, hint)
-    try:
-        ZoneInfo(schedule.timezone)
-    except (ValueError, OSError, LookupError):
-        where = workflow.places.find("schedule", "timezone")
-        message = f"there is no time zone {schedule.timezone!r:.200}"
-        near = find_nearest(schedule.timezone[:200], sorted(available_timezones()))
-        hint = (
-            f"did you mean {near!r}?"
-            if near
-            else ("write the name of an IANA time zone, such as Europe/Berlin")
-        )
-        yield Problem(UNKNOWN_TIME_ZONE, message, where, hint)
+    """Each `cron` and `timezone` of a schedule can be understood, and its inputs are declared."""
+    for path, schedule in find_schedules(workflow):
+        if reason := _explain_bad_cron(schedule.cron):
+            where = workflow.places.find(*path, "cron")
+            hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
+            message = f"{schedule.cron!r:.200} is not a cron expression{reason}"
+            yield Problem(BAD_CRON, message, where, hint)
+        try:
+            ZoneInfo(schedule.timezone)
+        except (ValueError, OSError, LookupError):
+            where = workflow.places.find(*path, "timezone")
+            message = f"there is no time zone {schedule.timezone!r:.200}"
+            near = find_nearest(schedule.timezone[:200], sorted(available_timezones()))
+            hint = "write the name of an IANA time zone, such as Europe/Berlin"
+            if near:
+                hint = f"did you mean {near!r}?"
+            yield Problem(UNKNOWN_TIME_ZONE, message, where, hint)
+        yield from _check_scheduled_inputs(workflow, path, schedule)
+
+
+def _check_scheduled_inputs(
+    workflow: Workflow, path: Path, schedule: Schedule
+) -> Iterator[Problem]:
+    declared = {each.name: each for each in workflow.inputs}
+    for name, value in schedule.inputs.items():
+        where = workflow.places.find(*path, "inputs", name)
+        if name not in declared:
+            if workflow.is_whole("inputs"):
+                message = f"the schedule gives the input {name}, and the workflow has no such input"
+                hint = did_you_mean(name, declared) or "remove it, or declare it under `inputs`"
+                yield Problem(BAD_SCHEDULE_INPUTS, message, where, hint)
+            continue
+        is_known = not find_references(value).roots and workflow.is_whole("inputs", name, "type")
+        if is_known and (misfit := _of_value(declared[name], value)):
+            message = f"the schedule gives the input {name}, and that {misfit[0]}"
+            yield Problem(BAD_SCHEDULE_INPUTS, message, where, misfit[1])
 
 
 def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +12,11 @@ import click
 
 from flowq import compiling
 from flowq.cli import options, terminal
-from flowq.cli.compiling import load
+from flowq.cli.compiling import files_of, load
 from flowq.cli.completion import complete_file
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
-from flowq.files import read_file
 from flowq.render.json import make_document, problems_document, write_json
 from flowq.render.lines import count
-from flowq.targets import YAML_ENDINGS
-
-_JOBS = re.compile(rb"""^(?:["']?jobs["']?[ \t]*:|\{.*["']?jobs["']?[ \t]*:)""", re.MULTILINE)
-_MAX_LOOK = 1_000_000
 
 
 @click.command()
@@ -74,7 +68,7 @@ class _Checked:
 
 
 def _look_into(targets: Sequence[str], imports: bool) -> Iterator[_Checked]:
-    names = list(dict.fromkeys(name for target in targets for name in _files_of(target)))
+    names = list(dict.fromkeys(name for target in targets for name in files_of(target)))
     if not names:
         raise UsageError(f"there is no workflow in {', '.join(targets)}: no YAML file has `jobs`")
     for name in names:
@@ -85,26 +79,6 @@ def _look_into(targets: Sequence[str], imports: bool) -> Iterator[_Checked]:
             if len(names) == 1:
                 raise
             yield _Checked(name, missing=str(error))
-
-
-def _files_of(target: str) -> Iterator[str]:
-    """Yield a target, or the files with workflows in a folder, in the order of their names."""
-    folder = Path(target)
-    if not target or not folder.is_dir():  # an empty text is no current folder
-        yield target
-        return
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        is_hidden = any(part.startswith(".") for part in inside)
-        if path.suffix in YAML_ENDINGS and not is_hidden and path.is_file() and _has_jobs(path):
-            yield str(path)
-
-
-def _has_jobs(path: Path) -> bool:
-    try:
-        return _JOBS.search(read_file(path, _MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
-    except OSError:
-        return True  # the check says why it cannot be read
 
 
 @contextmanager

@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "reject": "Reject a job that waits for approval; it is canceled.",
     "release": "Release a held run.",
     "schedule": "Submit a run whenever a workflow's schedule is due.",
+    "backfill": "Submit the runs of a schedule for a range of days.",
     "retry": "Rerun the jobs of a run that did not succeed, or one job.",
     "explain": "Explain why a job has not run.",
     "doctor": "Find and repair lost jobs.",

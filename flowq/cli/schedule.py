@@ -1,21 +1,36 @@
-"""`flowq schedule`: submit runs of a workflow by its schedule."""
+"""`flowq schedule`: submit runs of workflows by their schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowq.cli import compiling, options, terminal
 from flowq.cli.place import Place, opened, warn_about
 from flowq.client import find_unattended
+from flowq.errors import FlowqError, UsageError, WorkflowInvalid
+from flowq.plan import Plan
+from flowq.spec import Workflow
+
+if TYPE_CHECKING:
+    from flowq.scheduling import Due
+
+LONGEST_NAP_S = 0.2
+"""How long a signal may go unnoticed."""
 
 
 @click.command()
 @options.target
 @options.inputs
 @options.inputs_file
+@click.option("--pause", is_flag=True, help="Submit no runs before --resume, and exit.")
+@click.option("--resume", is_flag=True, help="Let a paused schedule go on, and exit.")
 @options.redis_url
 @options.no_import
 @options.verbose
@@ -23,34 +38,125 @@ def command(
     target: str,
     given: Mapping[str, str],
     inputs_file: str | None,
+    pause: bool,
+    resume: bool,
     redis_url: str | None,
     imports: bool,
     verbose: bool,
 ) -> None:
     """Submit a run whenever the workflow's `schedule` is due, until Ctrl-C.
 
-    Workers, as started by `flowq worker`, submit and execute the runs; this command only watches
-    the clock. Run one instance per workflow.
+    TARGET is a workflow, or a folder: then all workflows with a schedule in it. This command only
+    watches the clock; workers, as started by `flowq worker`, execute the runs. Several instances
+    may watch one workflow: one of them works, and another takes over within seconds.
 
     \b
       flowq schedule workflows/books.yaml --redis-url redis://localhost/0
+      flowq schedule workflows/                 all workflows in a folder
+      flowq schedule workflows/books.yaml --pause
     """
-    from flowq.scheduling import find_due, make_scheduler  # noqa: PLC0415 - loads RQ's cron
+    from flowq import scheduling  # noqa: PLC0415 - nothing but this needs it
 
-    plan = compiling.make_plan(target, given, inputs_file, imports)
-    with opened(redis_url, creating=True) as place:
+    if pause and resume:
+        raise UsageError("--pause and --resume exclude each other")
+    workflows = find_scheduled(target)
+    if Path(target).is_dir() and (given or inputs_file):
+        raise UsageError("the workflows of a folder have their inputs under `schedule`: `inputs`")
+    if pause or resume:
+        with opened(redis_url, creating=True) as place:
+            _pause(workflows, place, is_over=resume)
+        return
+    inputs = {
+        each.name: compiling.read_inputs(each, given, inputs_file) for each in workflows.values()
+    }
+    plans: list[tuple[Due, Plan]] = []
+    for each in workflows.values():
+        due = scheduling.find_next_due(each, datetime.now(UTC))
+        with terminal.users_code():
+            plan = scheduling.plan_due(each, due, inputs[each.name], imports=imports)
+        plans.append((due, plan))
+    with opened(redis_url, creating=True) as place, terminal.Interrupts(deferring=True) as signals:
         place.retry.wait_at_most(math.inf)
         warn_about(place)
-        workflow = compiling.load(target)
-        scheduler = make_scheduler(workflow, plan.inputs, place.connection)
-        at = find_due(scheduler)
-        terminal.note(f"flowq: the next run of {plan.workflow} is due at {at:%Y-%m-%d %H:%M %Z}")
-        queues = {workflow.defaults.queue, *(enqueue.queue for enqueue in plan.enqueues)}
-        _warn_about_workers(queues, place)
-        scheduler.start()  # type: ignore[no-untyped-call]  # RQ's
+        for due, plan in plans:
+            when = f"{due.at:%Y-%m-%d %H:%M %Z}"
+            terminal.note(f"flowq: the next run of {plan.workflow} is due at {when}")
+        warn_about_workers((plan for _, plan in plans), place)
+        schedulers = [
+            scheduling.Scheduler(each, inputs[each.name], place.connection, _tell)
+            for each in workflows.values()
+        ]
+        scheduling.serve(schedulers, until_interrupted(signals))
 
 
-def _warn_about_workers(queues: Iterable[str], place: Place) -> None:
+def _tell(text: str) -> None:
+    terminal.note(f"flowq: {text}")
+
+
+def until_interrupted(signals: terminal.Interrupts) -> Any:
+    """Return a function that sleeps some seconds, and returns whether a signal has come."""
+
+    def wait(seconds: float) -> bool:
+        end_at = time.monotonic() + seconds
+        while signals.first is None and (left_s := end_at - time.monotonic()) > 0:
+            time.sleep(min(left_s, LONGEST_NAP_S))
+        return signals.first is not None
+
+    return wait
+
+
+def find_scheduled(target: str) -> dict[str, Workflow]:
+    """Return the workflows with a schedule that a target names, by file.
+
+    Notes the files of a folder that cannot be used. Errors: UsageError for a workflow without a
+    schedule, a folder without any, and for two workflows of one name; those of `load`.
+    """
+    from flowq import scheduling  # noqa: PLC0415 - as above
+
+    if not Path(target).is_dir():
+        workflow = compiling.checked_graph(target).workflow
+        scheduling.find_due(workflow, datetime.now(UTC), datetime.now(UTC))  # or there is none
+        return {target: workflow}
+    found = {file: workflow for file, workflow in _load_each(target) if workflow.schedules}
+    if not found:
+        raise UsageError(f"no workflow in {target} has a schedule")
+    file_by_name: dict[str, str] = {}
+    for file, workflow in found.items():
+        if (other := file_by_name.setdefault(workflow.name, file)) != file:
+            raise UsageError(
+                f"{other} and {file} are both named {workflow.name}, and the runs of a schedule "
+                "are known by that: give one of them another `name`"
+            )
+    return found
+
+
+def _load_each(folder: str) -> Iterator[tuple[str, Workflow]]:
+    for file in compiling.files_of(folder):
+        try:
+            yield file, compiling.checked_graph(file).workflow
+        except WorkflowInvalid as invalid:
+            terminal.note("\n".join(map(str, invalid.problems)))
+            terminal.note(f"flowq: {file} is left out: it has problems")
+        except FlowqError as error:
+            terminal.note(f"flowq: {file} is left out: {error}")
+
+
+def _pause(workflows: Mapping[str, Workflow], place: Place, *, is_over: bool) -> None:
+    from flowq import scheduling  # noqa: PLC0415 - as above
+
+    for file, workflow in workflows.items():
+        change = scheduling.resume if is_over else scheduling.pause
+        is_changed = change(workflow.name, place.connection)
+        state = "is not paused" if is_over else "is paused"
+        again = " any more" if is_over and is_changed else ""
+        terminal.write(f"the schedule of {workflow.name} {state}{again}\n")
+        if not is_over:
+            terminal.note(f"flowq: let it go on with: {place.hint(f'schedule {file} --resume')}")
+
+
+def warn_about_workers(plans: Iterable[Plan], place: Place) -> None:
+    """Note that no worker listens on queues of these plans."""
+    queues = {enqueue.queue for plan in plans for enqueue in plan.enqueues}
     unattended = find_unattended(sorted(queues), place.connection)
     if unattended:
         start = place.hint("worker", *unattended)

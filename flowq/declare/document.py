@@ -66,6 +66,8 @@ def read_declaration(
         for word, value in words.items()
         if kind.keys[word].attribute
     }
+    if schedules := said.pop("schedules", ()):
+        said |= {"schedule": schedules[0], "more_schedules": schedules[1:]}
     inputs = tuple(read_inputs(words["inputs"], problems)) if "inputs" in words else ()
     jobs = tuple(read_jobs(document, problems))
     workflows = find_workflows(jobs)

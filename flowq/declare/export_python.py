@@ -111,7 +111,7 @@ class _Writer:
 
     def option(self, key: str, value: Any) -> Code:
         """Return the value of a key, with handles where expressions are allowed."""
-        if key in ("env", "concurrency", "labels"):
+        if key in ("env", "concurrency", "labels", "schedule"):
             return self.data(value)
         if key == "defaults":
             return self.data(value)
@@ -225,7 +225,7 @@ class _Writer:
             return f"{self.flow}.{reference.root}"
         if reference.root in _NAMED and _is_identifier(reference.name):
             return f"{self.flow}.{reference.root}.{reference.name}"
-        if source in ("run.id", "run.status", "run.failures"):
+        if source in ("run.id", "run.due_at", "run.status", "run.failures"):
             return f"{self.flow}.{source.replace('.', '_')}"
         return f"{self.flow}.expression({literal(source)})"
 

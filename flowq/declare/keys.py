@@ -14,7 +14,7 @@ from typing import Any
 
 from flowq.declare import job_shapes as job
 from flowq.declare.matrices import COMBINATIONS, MATRIX
-from flowq.declare.nodes import MapNode, Node, ScalarNode, say
+from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
     ARGUMENTS,
@@ -34,13 +34,12 @@ from flowq.declare.shapes import (
     either,
     find_meant,
     or_expression,
-    read_fixed_text,
     read_node,
     read_template,
 )
-from flowq.declare.workflow_shapes import LABELS
-from flowq.problems import MISSING_KEY, WRONG_SHAPE
-from flowq.spec import Concurrency, Defaults, Retry, Schedule
+from flowq.declare.workflow_shapes import LABELS, SCHEDULES
+from flowq.problems import MISSING_KEY
+from flowq.spec import Concurrency, Defaults, Retry
 
 RETRIES_MAX = "retries.max"
 """The only part of a key that may be an expression."""
@@ -97,8 +96,6 @@ _IN_A_JOB: Mapping[str, str] = {
     ),
 }
 
-_IN_A_SCHEDULE: Mapping[str, str] = {"tz": "write `timezone`", "time_zone": "write `timezone`"}
-
 _IN_CONCURRENCY: Mapping[str, str] = {"cancel-in-progress": "write `cancel_in_progress`"}
 
 _IN_DEFAULTS: Mapping[str, str] = {
@@ -128,22 +125,6 @@ _IN_A_WORKFLOW: Mapping[str, str] = {
     "run": "a command belongs to a job: `jobs: {NAME: {run: …}}`",
     "runs-on": "name a queue under `defaults`: `queue: NAME`",
 }
-
-
-def _read_schedule(label: str, node: Node, problems: Problems) -> Schedule | None:
-    if isinstance(node, ScalarNode) and len(node.text.split()) > 1:
-        text = read_fixed_text(label, node, problems)
-        return None if text is None else Schedule(text)
-    if not isinstance(node, MapNode):
-        message = f"{label} must be a cron expression or a map, not {say(node)}"
-        problems.add(
-            WRONG_SHAPE, node, message, 'write {cron: "30 2 * * *", timezone: Europe/Berlin}'
-        )
-        return None
-    words = SCHEDULE.read(label, node, problems) or {}
-    if "cron" not in node.node_by_key and "cron" not in find_meant(node, SCHEDULE):
-        problems.add(MISSING_KEY, node, f"{label} has no `cron`", 'as in cron: "30 2 * * 1-5"')
-    return Schedule(**{"cron": "0 0 * * *", **SCHEDULE.to_fields(words)})
 
 
 def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency | None:
@@ -469,26 +450,6 @@ DEFAULTS = Vocabulary(
     of=" of defaults",
 )
 
-SCHEDULE = Vocabulary(
-    "schedule",
-    {
-        "cron": Key(
-            FIXED_TEXT,
-            "Minute, hour, day of the month, month, weekday.",
-            ("30 2 * * 1-5",),
-            attribute="cron",
-        ),
-        "timezone": Key(
-            FIXED_TEXT,
-            "A time zone of the IANA database.",
-            ("Europe/Berlin",),
-            attribute="timezone",
-        ),
-    },
-    foreign=_IN_A_SCHEDULE,
-    required=("cron",),
-)
-
 CONCURRENCY = Vocabulary(
     "concurrency",
     {
@@ -546,15 +507,14 @@ WORKFLOW = Vocabulary(
             attribute="concurrency",
         ),
         "schedule": Key(
-            either(
-                _read_schedule,
-                {"type": "string", "pattern": r"\S\s.*\S"},
-                SCHEDULE.schema(),
-                write=SCHEDULE.write,
-            ),
+            SCHEDULES,
             "When the workflow runs by itself; `flowq schedule FILE` turns that on.",
-            ("30 2 * * *", {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}),
-            attribute="schedule",
+            (
+                "30 2 * * *",
+                {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "catch_up": "last"},
+                [{"cron": "0 6 * * *", "inputs": {"region": "eu"}}, {"cron": "0 9 * * *"}],
+            ),
+            attribute="schedules",
         ),
         "outputs": Key(
             ARGUMENTS,

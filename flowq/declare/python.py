@@ -93,6 +93,7 @@ class Workflow:
     result: Any = Handle("result")
     attempt: Any = Handle("attempt")
     run_id: Any = Handle("run.id")
+    run_due_at: Any = Handle("run.due_at")
     run_status: Any = Handle("run.status")
     run_failures: Any = Handle("run.failures")
     matrix = Names("matrix")

@@ -27,6 +27,7 @@ from flowq.declare.keys import WORKFLOW, write_defaults
 from flowq.declare.nodes import MAX_DIGITS, ListNode, MapNode, Node, ScalarNode, write_scalar
 from flowq.declare.problems import Problems
 from flowq.declare.retries import UnknownCause, read_cause
+from flowq.declare.workflow_shapes import SCHEDULE
 from flowq.errors import Where
 from flowq.problems import BAD_RETRY_CAUSE, DOCUMENT_TOO_LARGE, WRONG_SHAPE
 from flowq.spec import (
@@ -252,6 +253,11 @@ def _name_type(kind: type) -> str:
     raise Unreadable(f"has a type: {', '.join(_TYPE_BY_PYTHON_TYPE.values())}, not {kind!r}")
 
 
+def _prepare_schedules(value: Any) -> Any:
+    write = _written(Schedule, SCHEDULE.write)
+    return [write(each) for each in value] if isinstance(value, list | tuple) else write(value)
+
+
 def _prepare_defaults(value: Any) -> Any:
     if isinstance(value, Defaults):
         return _Written(write_defaults(value))
@@ -273,7 +279,7 @@ _PREPARE: Mapping[str, Callable[[Any], Any]] = {
     "approval": _prepare_approval,
     "inputs": _prepare_inputs,
     "defaults": _prepare_defaults,
-    "schedule": _written(Schedule, WORKFLOW.keys["schedule"].shape.write),
+    "schedule": _prepare_schedules,
     "concurrency": _written(Concurrency, WORKFLOW.keys["concurrency"].shape.write),
 }
 

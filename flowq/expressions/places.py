@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowq.expressions.templates import as_template, has_expression
-from flowq.spec import JobSpec, Path, Workflow
+from flowq.spec import JobSpec, Path, Schedule, Workflow
 
 _ITEM = frozenset({"item", "index", "matrix"})
 _RUN = frozenset({"inputs", "run"})
@@ -43,6 +43,7 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
     "outputs": _RUN | {"jobs"},
     "concurrency": frozenset({"inputs"}),
     "labels": _RUN,
+    "schedule": frozenset({"run"}),
     "defaults": _RUN | _WHERE_IT_RUNS,
 }
 """The names that a key of the workflow itself can see."""
@@ -84,9 +85,19 @@ def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
     if workflow.concurrency is not None:
         yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
     yield from texts_of(workflow.labels, ("labels",))
+    for path, schedule in find_schedules(workflow):
+        yield from texts_of(schedule.inputs, (*path, "inputs"))
     yield from texts_of(workflow.defaults.cwd, ("defaults", "cwd"))
     for key, template in workflow.defaults.settings.items():
         yield ("defaults", *key.split(".")), template
+
+
+def find_schedules(workflow: Workflow) -> Iterator[tuple[Path, Schedule]]:
+    """Yield the schedules of a workflow with their paths."""
+    schedules = workflow.schedules
+    is_list = len(schedules) > 1 or ("schedule", 0) in workflow.places.where_by_path
+    for index, schedule in enumerate(schedules):
+        yield ("schedule", *([index] if is_list else ())), schedule
 
 
 def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:

@@ -43,7 +43,7 @@ OUTCOME_PARTS = (
     *("item", "key", "status", "result", "error", "error_type", "exit_code", "attempts"),
 )
 _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
-RUN_ATTRIBUTES = ("id", "workflow")
+RUN_ATTRIBUTES = ("id", "workflow", "due_at")
 ENDED_ATTRIBUTES = ("status", "failures")
 """What `run` has in addition for jobs under `finally`: their root is `ended`."""
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result", "attempt")
@@ -214,6 +214,8 @@ class Values:
 def _get_named(reference: Reference, values: Mapping[str, Any]) -> Any:
     if reference.root == "secrets" or reference.name in values:
         return values[reference.name]
+    if reference.root == "run":  # `due_at` of a run that no schedule submitted
+        return None
     if reference.root == "env":
         raise Missing(f"the environment variable {reference.name} is not set where the job runs")
     raise Missing(f"there is no {reference}", did_you_mean(reference.name, values))

@@ -24,7 +24,7 @@ from flowq.texts import show
 __all__ = ["make_job_id", "make_plan", "plan_nested"]
 
 
-def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
+def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str, due_at: str = "") -> Plan:
     """Compile a checked graph and its resolved inputs to the operations of one run.
 
     Shape: deterministic; groups as declared, each job after those that it blocks, releases in
@@ -33,7 +33,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     """
     workflow = graph.workflow
     assert not workflow.unread, "it has problems"
-    run = {"id": run_id, "workflow": workflow.name}
+    run = {"id": run_id, "workflow": workflow.name, **({"due_at": due_at} if due_at else {})}
     graph, problems = _settled(graph, inputs)
     workflow = graph.workflow
     base = make_job_id(run_id, "")
@@ -58,6 +58,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         outputs=_outputs(frame),
         timeout_s=workflow.timeout_s,
         labels=add_labels(_labels(workflow, inputs, run), {}),
+        due_at=due_at,
     )
 
 

@@ -346,6 +346,7 @@ def _times(record: RunRecord) -> dict[str, Any]:
     """Return the times of a run; they include those before a retry of the run."""
     begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
     return {
+        **({"due_at": write_instant(record.due_at)} if record.due_at else {}),
         "submitted_at": write_instant(record.created_at),
         "started_at": write_instant(record.committed_at),
         "ended_at": write_instant(ended_at),

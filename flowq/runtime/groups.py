@@ -309,6 +309,8 @@ def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, A
     _refuse_removed(job)
     inputs = resolve_inputs(nested.workflow, arguments, passed_by=nested.prefix.rstrip("."))
     run = {"id": job.run_id, "workflow": nested.workflow.name}
+    if due_at := job.connection.hget(keys.run(job.run_id), "due_at"):
+        run["due_at"] = as_text(due_at)
     groups, enqueues = plan_nested(nested, inputs, run)
     now_s = 0.0 if nested.timeout_s is None else read_clock(job.connection)
     with job.connection.pipeline() as pipeline:

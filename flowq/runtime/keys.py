@@ -51,6 +51,10 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:labels:<name>=<value>  ZSET of the runs with this label, likewise
     rq:flowq:1:labeled          ZSET of "<run> <its labels>" by the time of the next look at whether
                                 an older version has removed the run
+    rq:flowq:1:schedule:<workflow>  HASH: until when its due times have been dealt with
+                                (served_at), and whether it is paused (flowq/scheduling.py)
+    rq:flowq:1:scheduler:<workflow>  the process that submits its runs; expires
+    rq:flowq:1:due:<workflow>:<instant>  the run of a due time; expires
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are removed
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
@@ -200,6 +204,21 @@ def runs_of(workflow: str) -> str:
 def runs_with(label: str, value: str) -> str:
     """The runs with a label, by the time of their submission."""
     return f"{PREFIX}:flowq:{VERSION}:labels:{label}={value}"
+
+
+def schedule(workflow: str) -> str:
+    """What is kept of the schedule of a workflow."""
+    return f"{PREFIX}:flowq:{VERSION}:schedule:{workflow}"
+
+
+def scheduler(workflow: str) -> str:
+    """The process that submits the runs of a workflow's schedule."""
+    return f"{PREFIX}:flowq:{VERSION}:scheduler:{workflow}"
+
+
+def due(claim: str) -> str:
+    """The run of a due time."""
+    return f"{PREFIX}:flowq:{VERSION}:due:{claim}"
 
 
 def run_jobs(run_id: str) -> str:

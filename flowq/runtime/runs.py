@@ -60,6 +60,9 @@ LEASE_S = 30 + MAX_WAIT_S
 """How long a submitter may be silent before its uncommitted run is removed: longer than it waits
 for a server that refuses."""
 
+_CLAIMED = -3
+"""What lua/runs.lua says of a run whose claim another one has."""
+
 RETENTION_S = 7 * 86_400
 """How long an ended run is kept, unless told otherwise."""
 
@@ -87,7 +90,8 @@ def submit(
     the default is FLOWQ_RUN_BUDGET_MB, else 8 MB.
 
     Errors: those of `Queue.enqueue`, after removing the staged run; RunNotFound if this process was
-    suspended for longer than its lease, so the run was abandoned; redis-py's if the server refuses
+    suspended for longer than its lease, so the run was abandoned; WrongState if another run has the
+    plan's claim; redis-py's if the server refuses
     or the connection is lost, with a note that names the run and says what has become of it.
     """
     from flowq.runtime.planned import add_planned, batches  # noqa: PLC0415 - readers add no jobs
@@ -103,7 +107,11 @@ def submit(
             connection.zadd(keys.STAGED, {run_id: lease_until_s}, xx=True)
             add_planned(enqueues, run_id, connection)
         is_committing, mode = True, "hold" if is_held else ""
-        if scripts.COMMIT.call(connection, keys.run(run_id), run_id, mode) < 0:
+        answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, mode)
+        if answer == _CLAIMED:
+            finish(connection, f"purge:{run_id}")
+            raise WrongState(f"the run of {plan.workflow} that was due at {plan.due_at} is there")
+        if answer < 0:
             raise RunNotFound(run_id)
     except NotFound:
         is_staged = connection.hget(keys.run(run_id), "state") == b"staged"
@@ -174,6 +182,8 @@ def _stage(
     if plan.concurrency is not None:
         record["concurrency"] = plan.concurrency.group
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
+    record |= {"due_at": plan.due_at} if plan.due_at else {}
+    record |= {"claim": plan.claim} if plan.claim else {}
     record |= fields_of_record(plan)
     labels = inherit_labels(plan.labels, connection)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
@@ -228,12 +238,13 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         file=raw.get("file", ""),
         digest=raw.get("digest", ""),
         labels=json.loads(raw.get("labels", "{}")),
+        due_at=datetime.fromisoformat(raw["due_at"]) if "due_at" in raw else None,
     )
 
 
 _FIELDS_OF_RUN = (
     *("workflow", "state", "held", "inputs", "created_at", "committed_at", "ended_at"),
-    *("folders", "queue", "late", "file", "digest", "labels"),
+    *("folders", "queue", "late", "file", "digest", "labels", "due_at"),
 )
 
 

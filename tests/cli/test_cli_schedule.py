@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
+from flowq.cli.schedule import find_scheduled
 from tests.cli.commands import Flowq, Said
 
 
@@ -34,3 +38,74 @@ def test_a_workflow_without_a_schedule_is_refused(
     said = call("schedule", "sandwich.yaml", "--redis-url", redis_url)
     assert said.code == 2
     assert "add one, as in `schedule: {cron:" in said.err
+
+
+DAILY = (
+    "inputs: {day: {type: str}}\n"
+    "schedule: {cron: '30 2 * * *', inputs: {day: '${{ run.due_at[:10] }}'}}\n"
+    "jobs:\n  a: {run: [echo, '${{ inputs.day }}']}\n"
+)
+
+
+def test_a_backfill_names_its_runs_and_submits_what_is_missing(
+    call: Callable[..., Said], folder: Path, redis_url: str
+) -> None:
+    (folder / "daily.yaml").write_text(DAILY)
+    url = ("--redis-url", redis_url)
+    first = call("backfill", "daily.yaml", "--from", "2026-01-30", "--to", "2026-02-01", *url)
+    assert (first.code, len(first.out.splitlines())) == (0, 3)
+    assert first.out.startswith("2026-01-30T02:30:00+00:00  ")
+    assert "no worker listens yet" in first.err
+    assert first.err.endswith("flowq: 3 runs submitted\n")
+    more = call("backfill", "daily.yaml", "--from", "2026-01-30", "--to", "2026-02-02", *url)
+    assert more.out.startswith("2026-02-02T02:30:00+00:00  ")
+    assert more.err.endswith("flowq: 1 run submitted, 3 were there before\n")
+    run_id = more.out.split()[1]
+    shown = call("show", run_id, *url).out
+    assert "  due       2026-02-02T02:30:00+00:00\n" in shown
+    assert "  input     day = '2026-02-02'\n" in shown
+    listed = json.loads(call("runs", "--json", *url).out)["runs"]
+    assert listed[0]["due_at"] == "2026-02-02T02:30:00.000000Z"
+    none = call("backfill", "daily.yaml", "--from", "2026-02-02", "--to", "2026-02-01", *url)
+    assert (none.code, none.out) == (0, "")
+    assert none.err == "flowq: daily was never due from 2026-02-02 to 2026-02-01\n"
+    wrong = call("backfill", "daily.yaml", "--from", "today", "--to", "2026-02-01", *url)
+    assert (wrong.code, "'today' is not a date" in wrong.err) == (2, True)
+
+
+def test_a_schedule_is_paused_and_goes_on(
+    call: Callable[..., Said], folder: Path, redis_url: str
+) -> None:
+    (folder / "daily.yaml").write_text(DAILY)
+    words = ("schedule", "daily.yaml", "--redis-url", redis_url)
+    paused = call(*words, "--pause")
+    assert (paused.code, paused.out) == (0, "the schedule of daily is paused\n")
+    assert "let it go on with: flowq schedule daily.yaml --resume --redis-url" in paused.err
+    assert call(*words, "--resume").out == "the schedule of daily is not paused any more\n"
+    assert call(*words, "--resume").out == "the schedule of daily is not paused\n"
+    both = call(*words, "--pause", "--resume")
+    assert (both.code, "exclude each other" in both.err) == (2, True)
+
+
+def test_a_folder_has_the_schedules_of_its_files_without_those_that_cannot_be_used(
+    call: Callable[..., Said], folder: Path, redis_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "flows" / "more").mkdir(parents=True)
+    (folder / "flows" / "daily.yaml").write_text(DAILY)
+    (folder / "flows" / "more" / "other.yml").write_text(DAILY)
+    (folder / "flows" / "unscheduled.yaml").write_text("jobs: {a: {run: date}}\n")
+    (folder / "flows" / "wrong.yaml").write_text(
+        "schedule: {cron: hourly}\njobs: {a: {run: date}}\n"
+    )
+    found = find_scheduled(str(folder / "flows"))
+    assert [workflow.name for workflow in found.values()] == ["daily", "other"]
+    assert "FQ220" in (said := capfd.readouterr().err)
+    assert "wrong.yaml is left out: it has problems" in said
+    given = call("schedule", "flows", "-i", "day=x", "--redis-url", redis_url)
+    assert (given.code, "under `schedule`: `inputs`" in given.err) == (2, True)
+    (folder / "flows" / "twice.yaml").write_text(f"name: other\n{DAILY}")
+    twice = call("schedule", "flows", "--redis-url", redis_url)
+    assert (twice.code, "are both named other" in twice.err) == (2, True)
+    (folder / "empty").mkdir()
+    empty = call("schedule", "empty", "--redis-url", redis_url)
+    assert (empty.code, empty.err) == (2, "flowq: no workflow in empty has a schedule\n")

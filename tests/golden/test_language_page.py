@@ -11,8 +11,9 @@ import pytest
 
 from flowq.checks import check
 from flowq.declare.input_shapes import INPUT
-from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
+from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, WORKFLOW
 from flowq.declare.shapes import Vocabulary
+from flowq.declare.workflow_shapes import SCHEDULE
 from flowq.expressions.grammar import FUNCTION_NAMES, ROOTS
 from flowq.expressions.references import JOB_ATTRIBUTES, RUN_ATTRIBUTES, STATUS_BY_FUNCTION
 from flowq.graph import build_graph

@@ -73,6 +73,15 @@ arguments = st.dictionaries(
 )
 environments = st.dictionaries(st.sampled_from(["KEY", "_x", "on"]), texts, max_size=2)
 labels = st.sampled_from(["", "data", "3.10", "on", "a: b", "${{ inputs.size }}-${{ run.id }}"])
+schedules = st.sampled_from([Schedule("30 2 * * *"), Schedule("0 3 * * 1", "Asia/Tokyo")]) | (
+    st.builds(
+        Schedule,
+        st.just("30 2 * * *"),
+        st.just("Europe/Berlin"),
+        st.just({"folder": "${{ run.due_at[:10] }}", "size": 3}),
+        st.sampled_from(["none", "last", "all"]),
+    )
+)
 durations = st.sampled_from([0.5, 0.001, 30, 90, 600, 3600, 86_400, 1.25, 0.00005])
 sources = st.sampled_from(["item.id", "result.links", "result < 0.1", 'item["a: b"]', "not index"])
 counts = st.integers(1, 9)
@@ -201,7 +210,14 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
     if depth and draw(st.booleans()):
         nested = draw(workflows(depth - 1))
         inner = {
-            "inner-1": replace(nested, name="inner-1", schedule=None, concurrency=None, labels={})
+            "inner-1": replace(
+                nested,
+                name="inner-1",
+                schedule=None,
+                more_schedules=(),
+                concurrency=None,
+                labels={},
+            )
         }
     made = tuple(draw(jobs(name, tuple(inner))) for name in names)
     count = draw(st.integers(0, len(names) - 1)) if draw(st.booleans()) else 0
@@ -217,9 +233,12 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
         "max_parallel": counts,
         "concurrency": st.builds(Concurrency, words, st.booleans()),
         "timeout_s": durations,
-        "schedule": st.sampled_from([Schedule("30 2 * * *"), Schedule("0 3 * * 1", "Asia/Tokyo")]),
+        "schedule": schedules,
+        "more_schedules": st.just(()) | st.tuples(schedules),
         "inputs": st.just(INPUTS),
     }  # fmt: skip
     said = draw(st.fixed_dictionaries({}, optional=optional))
+    if "schedule" not in said:
+        said.pop("more_schedules", None)
     used = {name: workflow for name, workflow in inner.items() if name in named}
     return Workflow("made up", made, workflows=used, **said)

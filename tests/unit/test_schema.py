@@ -11,11 +11,12 @@ import pytest
 
 from flowq.checks import check
 from flowq.declare.input_shapes import INPUT
-from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
+from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, WORKFLOW
 from flowq.declare.problems import Problems
 from flowq.declare.schema import build_schema
 from flowq.declare.shapes import to_data
 from flowq.declare.starter import write_workflow
+from flowq.declare.workflow_shapes import SCHEDULE
 from flowq.declare.yaml import read_workflow
 from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, WorkflowInvalid

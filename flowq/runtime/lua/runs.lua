@@ -218,12 +218,14 @@ function runs.end_without_jobs(run)
   end_if_done(run)
 end
 
+local CLAIM_TTL_S = 30 * 86400
+
 -- Makes a staged run real; from here on any process can finish its releases.
 -- One whose `concurrency` group has another run already is held until its turn comes.
 -- ARGV   4 run id   5 "hold" to release nothing yet, "go" to release what was held by "hold", else ""
 -- Returns 1 for the call that did it, 0 when it was done before, -1 when there is no such run any
 -- more (its submitter took longer than its lease, and it was removed), -2 for the "go" of one that
--- waits for its turn. Idempotent.
+-- waits for its turn, -3 when another run has the same claim: the due time of a schedule. Idempotent.
 function runs.commit(argv)
   local run, mode = argv[4], argv[5]
   local key = keys.run(run)
@@ -233,6 +235,8 @@ function runs.commit(argv)
   if state ~= 'staged' and not (mode == 'go' and held) then return 0 end
   if held == 'turn' then return -2 end
   if state == 'staged' then
+    local claim = redis.call('HGET', key, 'claim')
+    if claim and not redis.call('SET', OURS .. 'due:' .. claim, run, 'NX', 'EX', CLAIM_TTL_S) then return -3 end
     redis.call('HSET', key, 'state', 'running', 'committed_at', NOW)
     redis.call('ZREM', OURS .. 'staged', run)
     runs.watch(run)
