@@ -20,10 +20,11 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from flowq.branches import Conditions, find_branches
 from flowq.errors import CycleError
 from flowq.expressions import References, as_template, find_references, needs_success
 from flowq.expressions.places import find_texts
-from flowq.spec import Defaults, JobSpec, Path, Workflow
+from flowq.spec import PASS_ON, Defaults, JobSpec, Path, Workflow
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -65,7 +66,8 @@ class Graph:
     their future job, then by their blocker. Of two jobs with one name, the first counts. The graph
     may have cycles, which `find_cycles` finds; orders and levels then raise `CycleError`.
     `dangling` has the declarations that name no job. `uses_by_name` has the references in each text
-    of a job, with the path of the text, for jobs with expressions.
+    of a job, with the path of the text, for jobs with expressions. `branches` has the conditions of
+    jobs that belong to a branch, which are no part of their own `if`.
     """
 
     workflow: Workflow
@@ -73,6 +75,7 @@ class Graph:
     edges: tuple[Edge, ...]
     dangling: tuple[Saying, ...] = ()
     uses_by_name: Mapping[Name, Uses] = field(default_factory=dict)
+    branches: Mapping[Name, Conditions] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.job_by_name.values())
@@ -216,6 +219,13 @@ def build_graph(workflow: Workflow) -> Graph:
             sayings[saying.future].setdefault(saying.blocker, []).append(saying)
         else:
             dangling.append(saying)
+    branches = _find_branches(job_by_name, sayings)
+    for saying in _branch_sayings(branches):
+        sayings[saying.future].setdefault(saying.blocker, []).append(saying)
+    for name, conditions in branches.items():
+        asked = find_references([as_template(each.source) for each in conditions])
+        own: Path = ("jobs", name, "if")
+        uses_by_name[name] = (*uses_by_name.get(name, ()), (own, asked))
     for saying in _last_sayings(job_by_name.values(), sayings):
         sayings[saying.future].setdefault(saying.blocker, []).append(saying)
     index = {name: position for position, name in enumerate(job_by_name)}
@@ -224,7 +234,7 @@ def build_graph(workflow: Workflow) -> Graph:
         for future, said_by_blocker in sayings.items()
         for blocker in sorted(said_by_blocker, key=index.__getitem__)
     )
-    return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name)
+    return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name, branches)
 
 
 def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
@@ -268,9 +278,41 @@ def _sayings(jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]) -> Iter
             yield Saying(name, job.name, (*path, "needs", index))
         for index, block in enumerate(job.blocks):
             yield Saying(job.name, block.name, (*path, "blocks", index), block.on_failure)
+        for index, name in enumerate(job.else_):
+            if name != PASS_ON:
+                yield Saying(job.name, name, (*path, "else", index))
         for place, uses in uses_by_name.get(job.name, ()):
             for name in dict.fromkeys(name for name, _ in uses.jobs):
                 yield Saying(name, job.name, place)
+
+
+def _find_branches(
+    job_by_name: Mapping[Name, JobSpec], sayings: Mapping[Name, Mapping[Name, Sequence[Saying]]]
+) -> Mapping[Name, Conditions]:
+    if not any(job.else_ for job in job_by_name.values()):
+        return {}
+    names = tuple(job_by_name)
+    index = {name: position for position, name in enumerate(names)}
+    after: list[list[int]] = [[] for _ in names]
+    for future, said in sayings.items():
+        for blocker in said:
+            after[index[blocker]].append(index[future])
+    blockers = {
+        future: [
+            blocker
+            for blocker, places in said.items()
+            if any(each.path[2] != "else" for each in places)
+        ]
+        for future, said in sayings.items()
+    }
+    return find_branches((names[at] for at in sort_by_edges(after)), job_by_name, blockers)
+
+
+def _branch_sayings(branches: Mapping[Name, Conditions]) -> Iterator[Saying]:
+    """Yield the edges to a job from the jobs that the conditions of its branch ask about."""
+    for name, conditions in branches.items():
+        for blocker in dict.fromkeys(each for one in conditions for each in one.names):
+            yield Saying(blocker, name, ("jobs", name, "if"))
 
 
 def _edge(blocker: JobSpec, future: JobSpec, said: list[Saying]) -> Edge:

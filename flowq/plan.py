@@ -139,6 +139,7 @@ class Enqueue(Options):
     `is_open`. For a job under `finally`, `ended_of` is the id of a job under `finally` whose
     blockers are all other jobs. `secrets` has the names of the secrets that may be in results which
     the job reads; a job that `refuses_secrets` must not return any.
+    `branch` has the conditions of a branch, which are part of `if_`, and why each is false.
     In a template of items, `settings` has the settings that the item decides (`flowq.settings`).
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
@@ -175,6 +176,7 @@ class Enqueue(Options):
     secrets: tuple[str, ...] = ()
     refuses_secrets: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    branch: Mapping[str, str] = field(default_factory=dict)
 
 
 FLAT_FIELDS = (

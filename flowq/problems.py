@@ -78,7 +78,7 @@ BAD_LABEL = _register("FQ131", "Labels are few, and short lines of text", "decla
 # The graph ----------------------------------------------------------------------------------------
 
 UNKNOWN_JOB = _register(
-    "FQ201", "Every job in `needs`, `blocks` and `blocked_by` is declared", "checks"
+    "FQ201", "Every job in `needs`, `blocks`, `blocked_by` and `else` is declared", "checks"
 )
 JOB_WAITS_FOR_ITSELF = _register("FQ202", "No job waits for itself", "checks")
 CYCLE = _register("FQ203", "The graph has no cycle", "checks")
@@ -169,6 +169,7 @@ BAD_SETTING = _register(
 QUEUE_FROM_RESULT = _register(
     "FQ243", "No result of a job decides on which queue another job runs", "checks"
 )
+TWO_BRANCHES = _register("FQ244", "A job is the `else` of one job", "checks")
 
 BAD_SCHEDULE_INPUTS = _register(
     "FQ251", "A schedule gives inputs that the workflow declares", "checks"

@@ -23,6 +23,8 @@ ShellResult = Literal["last", "text", "lines", "json"]
 CatchUp = Literal["none", "last", "all"]
 SecretResults = Literal["mask", "refuse"]
 REFUSE: SecretResults = "refuse"
+PASS_ON = "skip"  # noqa: S105 - a word of the language
+"""The value of `else` for a branch without other jobs: what needs only this job is skipped too."""
 
 Path = tuple[str | int, ...]
 """A place in a document, as keys and indexes from the root: ("jobs", "gallery", "with")."""
@@ -305,7 +307,8 @@ class JobSpec(Options):
     beside this one, or a name under the workflow's own `workflows`. A job that `is_final` is
     declared under `finally`: it runs when all other jobs have ended. `settings` has the templates
     of the keys that are written as expressions (`queue`, `retries.max`); their fields are those of
-    absent keys until `flowq.settings` evaluates them.
+    absent keys until `flowq.settings` evaluates them. `else_` has the jobs that run if `if_` is
+    false, or `PASS_ON` alone, for none.
     """
 
     name: str
@@ -333,6 +336,7 @@ class JobSpec(Options):
     is_final: bool = False
     secret_results: SecretResults | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    else_: tuple[str, ...] = ()
 
 
 @reads_older_pickles

@@ -38,6 +38,7 @@ _RULES: tuple[Rule, ...] = (
     expressions.check_expressions,
     expressions.check_secrets,
     edges.check_open_jobs,
+    edges.check_branches,
     edges.check_policies,
     edges.check_final_jobs,
     jobs.check_duplicates,

@@ -15,17 +15,19 @@ from flowq.problems import (
     DEFERRED_WITHOUT_BLOCKER,
     FINALLY_OUT_OF_ORDER,
     JOB_WAITS_FOR_ITSELF,
+    TWO_BRANCHES,
     TWO_POLICIES,
     UNKNOWN_JOB,
 )
-from flowq.spec import Workflow
+from flowq.spec import PASS_ON, Workflow
 
 _VERB_BY_KEY: Mapping[str | int, str] = {
     "needs": "needs",
     "blocks": "blocks",
     "blocked_by": "is blocked_by",
+    "else": "has the `else`",
 }
-_NAMING = ("needs", "blocks")
+_NAMING = ("needs", "blocks", "else")
 _MAX_SPELT = 20  # jobs of a circle
 _MAX_COMPARED = 50_000  # names, for all problems together: each costs about 20 µs
 
@@ -38,7 +40,7 @@ def suggest_job(graph: Graph, name: str, owner: str) -> str:
 
 
 def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """Every job in `needs`, `blocks` and `blocked_by` is declared."""
+    """Every job in `needs`, `blocks`, `blocked_by` and `else` is declared."""
     for saying in graph.dangling:
         path = find_place(workflow, saying)
         owner, key = str(path[1]), path[2]
@@ -105,6 +107,23 @@ def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             hint = "jobs under `finally` run after all others: move one of the two jobs"
         path = find_place(workflow, said[0])
         yield Problem(FINALLY_OUT_OF_ORDER, message, workflow.places.find(*path), hint)
+
+
+def check_branches(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A job is the `else` of at most one job."""
+    owner_by_name: dict[str, str] = {}
+    for job in workflow.jobs:
+        where = workflow.places.find("jobs", job.name, "else")
+        if PASS_ON in job.else_ and len(job.else_) > 1:
+            message = f"`else` of job {job.name} has `{PASS_ON}`, and jobs"
+            hint = f"write the jobs alone: what needs only {job.name} is skipped in any case"
+            yield Problem(TWO_BRANCHES, message, where, hint)
+        for name in job.else_:
+            owner = owner_by_name.setdefault(name, job.name)
+            if name != PASS_ON and owner != job.name:
+                message = f"job {name} is the `else` of {owner} and of {job.name}"
+                hint = f"write `else: {PASS_ON}` at one, or give each a job of its own"
+                yield Problem(TWO_BRANCHES, message, where, hint)
 
 
 def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

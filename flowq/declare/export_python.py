@@ -31,7 +31,7 @@ _WITH_HANDLES = frozenset(
         *("queue", "timeout", "max_parallel", "retries", "continue_on_error"),
     }
 )
-_RESERVED = ("if", "with", "finally")
+_RESERVED = ("if", "else", "with", "finally")
 
 
 def export_python(workflow: Workflow) -> str:
@@ -157,7 +157,7 @@ class _Writer:
         return self.module.variable_by_id.get(id(nested)) or literal(job.workflow)
 
     def job_option(self, key: str, value: Any) -> Code:
-        if key in ("needs", "blocks"):
+        if key in ("needs", "blocks", "else"):
             return self.jobs(value)
         if key == "for_each" and isinstance(value, str):
             return self.handle(as_source(value))

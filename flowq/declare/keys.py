@@ -231,6 +231,14 @@ JOB = Vocabulary(
             attribute="if_",
             not_shared="write it in each job: an `if` there would replace this one",
         ),
+        "else": Key(
+            job.NAMES,
+            "If `if` is false, skip what needs only this job, and run these jobs (`skip`: none).",
+            ("skip", "report_nothing"),
+            attribute="else_",
+            needs=("if",),
+            not_shared="it belongs to an `if`: write it at that job",
+        ),
         "approval": Key(
             job.APPROVAL,
             "Wait for `flowq approve RUN JOB` once everything else is ready.",

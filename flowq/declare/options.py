@@ -33,6 +33,7 @@ class CommonOptions(TypedDict, total=False):
     max_parallel: int | Handle
     fail_fast: bool
     if_: Any
+    else_: Any
     continue_on_error: bool | int | str | Handle
     if_empty: Literal["run", "skip"]
     finally_: bool

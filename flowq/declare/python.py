@@ -76,7 +76,7 @@ R = TypeVar("R")
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """Marks an input without a default."""
 
-_KEY_BY_OPTION = {"if_": "if", "with_": "with", "finally_": "finally"}
+_KEY_BY_OPTION = {"if_": "if", "else_": "else", "with_": "with", "finally_": "finally"}
 
 
 class Workflow:

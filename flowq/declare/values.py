@@ -272,7 +272,7 @@ def _prepare_defaults(value: Any) -> Any:
 
 
 _PREPARE: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("needs", "blocks", "blocked_by"), _prepare_names),
+    **dict.fromkeys(("needs", "blocks", "blocked_by", "else"), _prepare_names),
     "run": _prepare_command,
     "retries": _prepare_retries,
     "continue_on_error": _written(Tolerance, job.TOLERANCE.write),

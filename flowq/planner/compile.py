@@ -20,6 +20,7 @@ from flowq.declare.keys import RETRIES_MAX
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import (
     UNITS_OF_A_JOB,
+    as_source,
     as_template,
     current_budget,
     decide,
@@ -158,7 +159,8 @@ class Frame:
         is_held = job.approval is not None
         templates = self._single(replace(job, expires_s=None), job_id, name, is_held, job_id)
         self._check_settings(templates[0], job, each.items)
-        left = self._find_left(job, _OF_A_LIST, self._scope)
+        keys = _OF_A_LIST | {"if"} if self._branch(job) else _OF_A_LIST
+        left = self._find_left(job, keys, self._scope)
         return Enqueue(
             job_id,
             name + LIST,
@@ -167,6 +169,8 @@ class Frame:
             retries=self._retries(job),
             description=f"{'matrix' if job.matrix else 'for_each'} of {name}",
             scope=self._scope if any("run" in uses.roots for _, uses in left) else {},
+            if_=self._join_conditions(job, None, self._scope),
+            branch=self._branch(job),
             **self._common(job),
             **self._needs(left),
         )
@@ -273,6 +277,7 @@ class Frame:
             env={},
             cwd=None,
             if_=None,
+            branch={},
             approval=None,
             expires_s=None,
             secrets=self.secrets.all_of(job.name),
@@ -335,6 +340,7 @@ class Frame:
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
             if_=self._condition(job, scope),
             condition=job.if_ or "",
+            branch={} if _is_open(job) else self._branch(job),
             stop_when=self._template(stop_when, job.name, "stop_when", scope),
             scope={key: value for key, value in scope.items() if key != "run" or needs_run},
             group=group,
@@ -484,6 +490,8 @@ class Frame:
     def _condition(self, job: JobSpec, scope: Mapping[str, Any]) -> Any:
         """Return what is left of a job's `if`: None if it is true, False if it is false."""
         template = self._template(job.if_, job.name, "if", scope)
+        if not _is_open(job):
+            template = self._join_conditions(job, template, scope)
         if template is None or is_live(template):
             return template
         try:
@@ -492,6 +500,27 @@ class Frame:
             where = self.graph.workflow.places.find("jobs", job.name, "if")
             self._problems.extend(replace(problem, where=where) for problem in invalid.problems)
             return None
+
+    def _branch(self, job: JobSpec) -> Mapping[str, str]:
+        """Return the conditions of a job's branch as templates, each with why it is false."""
+        conditions = self.graph.branches.get(job.name, ())
+        return {as_template(each.source): each.otherwise for each in conditions}
+
+    def _join_conditions(self, job: JobSpec, own: Any, scope: Mapping[str, Any]) -> Any:
+        """Return the conditions of a job's branch and its own `if` as one template.
+
+        An `if` that is known to be false remains; nothing else matters then.
+        """
+        conditions = self.graph.branches.get(job.name, ())
+        if not conditions:
+            return own
+        sources = [each.source for each in conditions]
+        if own is not None and is_live(own):
+            sources.append(as_source(own))
+        elif own is not None and not decide(own):
+            return own
+        joined = " and ".join(f"({source})" for source in sources)
+        return self._template(joined, job.name, "if", scope)
 
     def _approval(self, job: JobSpec, scope: Mapping[str, Any]) -> Approval | None:
         if job.approval is None or not job.approval.message:

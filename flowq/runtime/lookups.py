@@ -180,7 +180,9 @@ def _status(job_id: str, _: str, connection: Redis) -> str | None:
     if complete[0] is None:
         return _shown(_read_outcomes([job_id], connection)[0])
     items = _read_outcomes(list_items(job_id, connection), connection)
-    made = "finished" if complete[1] else _read_outcomes([job_id], connection)[0]
+    made = _read_outcomes([job_id], connection)[0]  # of its list, which a matrix may not have
+    if complete[1] and made != "passed":
+        made = "finished"
     states = (
         TOLERATED if outcome == TOLERATED else _shown(outcome) or "deferred" for outcome in items
     )

@@ -220,6 +220,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         kept |= {"if": enqueue.if_, "condition": enqueue.condition}
         if enqueue.on_blocker_failure != "skip":
             kept["policy"] = enqueue.on_blocker_failure
+        if enqueue.branch:
+            kept["branch"] = dict(enqueue.branch)
     if not kept:
         return {}
     beside: dict[str, Any] = {
@@ -257,7 +259,7 @@ def _needed_format(enqueue: Enqueue) -> int:
 
 
 def _has_settings(enqueue: Enqueue) -> bool:
-    """Whether jobs that this one adds have settings, or come from a matrix made of results."""
+    """Whether jobs that this one adds have settings or `else`, or are a matrix made of results."""
     does = enqueue.does
     if isinstance(does, Expansion):
         inside = any(each.settings or _has_settings(each) for each in does.templates)
@@ -267,7 +269,7 @@ def _has_settings(enqueue: Enqueue) -> bool:
 
 def _is_settled_later(workflow: Workflow) -> bool:
     jobs, inside = workflow.jobs, workflow.workflows.values()
-    if workflow.defaults.settings or any(job.settings for job in jobs):
+    if workflow.defaults.settings or any(job.settings or job.else_ for job in jobs):
         return True
     has_open = any(job.matrix is not None and is_open(job.matrix) for job in jobs)
     return has_open or any(map(_is_settled_later, inside))

@@ -54,7 +54,7 @@ RETRIES_FORMAT = 2
 """The format of data with a policy of retries, or with `attempt` in an expression."""
 
 SETTINGS_FORMAT = 4
-"""The format of data with settings that are expressions, or a matrix made of results."""
+"""The format of data with settings that are expressions, `else`, or a matrix made of results."""
 
 KEY = "flowq"
 """The key of the format's number."""

@@ -201,8 +201,14 @@ class _Execution:
             has_policy="policy" in self.work,
         )
         if false is not None:
-            self._say("skip", say_false(false))
+            self._say("skip", self._find_untaken(statuses) or say_false(false))
         return false is None
+
+    def _find_untaken(self, statuses: Mapping[str, bool]) -> str:
+        """Return why the job's branch is not taken; "" if it is, or if the job is in none."""
+        branch: Mapping[str, str] = self.work.get("branch", {})
+        reasons = (why for each, why in branch.items() if not self._value(each, statuses, decide))
+        return next(reasons, "")
 
     def _with_all_jobs(self, statuses: Mapping[str, bool], condition: Any) -> Mapping[str, bool]:
         """Return the status functions for a job under `finally`: about all jobs of the run.

@@ -28,6 +28,7 @@ def _workflow(dice: random.Random, depth: int) -> dict[str, Any]:
     jobs: dict[str, Any] = {}
     for at, name in enumerate(names):
         jobs[name] = _job(dice, name, names[:at], jobs, nested, depth)
+    _add_branches(dice, names, jobs)
     document: dict[str, Any] = {"jobs": jobs}
     if dice.random() < 0.25:
         final = _call(dice)
@@ -96,6 +97,17 @@ def _job(
     if dice.random() < 0.25:
         job["continue_on_error"] = True
     return job
+
+
+def _add_branches(dice: random.Random, names: list[str], jobs: dict[str, Any]) -> None:
+    """Give some jobs with an `if` an `else`: a later job, or none."""
+    taken: set[str] = set()
+    for at, name in enumerate(names):
+        if "if" not in jobs[name] or dice.random() < 0.5:
+            continue
+        later = [each for each in names[at + 1 :] if each not in taken]
+        jobs[name]["else"] = dice.choice([*later, "skip"])
+        taken.add(jobs[name]["else"])
 
 
 def _make_group(
