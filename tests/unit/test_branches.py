@@ -43,7 +43,11 @@ jobs:
   mixed: {needs: [gone, join], call: builtins:dict}
   asks: {needs: gone, if: always(), call: builtins:dict}
 workflows:
-  w: {jobs: {a: {if: 1 > 2, else: b, call: builtins:dict}, c: {needs: a, call: builtins:dict}, b: {call: builtins:dict}}}
+  w:
+    jobs:
+      a: {if: 1 > 2, else: b, call: builtins:dict}
+      c: {needs: a, call: builtins:dict}
+      b: {call: builtins:dict}
 """
 NAMES = ("big", "pack", "inner", "shallow", "small", "tell", "tiny", "after", "done")
 
@@ -111,7 +115,11 @@ finally:
   fine: {call: builtins:dict}
   more: {needs: told, call: builtins:dict}
 workflows:
-  w: {jobs: {a: {if: 1 > 2, else: b, call: builtins:dict}, c: {needs: a, call: builtins:dict}, b: {call: builtins:dict}}}
+  w:
+    jobs:
+      a: {if: 1 > 2, else: b, call: builtins:dict}
+      c: {needs: a, call: builtins:dict}
+      b: {call: builtins:dict}
 """
     made = run(text, **{"nested.b": 1})
     ended = {name: made.states[name] for name in ("nested.a", "nested.b", "nested.c")}
