@@ -84,7 +84,7 @@ def test_both_exports_and_handles_declare_the_same() -> None:
 @pytest.mark.parametrize(
     ("keys", "inputs", "message"),
     [
-        ("timeout: ${{ inputs.n }}", {"n": 0}, "timeout of job a must be more than nothing"),
+        ("timeout: ${{ inputs.n }}", {"n": 0}, "timeout of job a must be more than zero"),
         ("timeout: ${{ inputs.n }}d", {"n": 4000}, "timeout of job a must be at most 3650d"),
         ("queue: ${{ inputs.q }}", {"q": ""}, "queue of job a must not be empty"),
         ("retries: ${{ inputs.n }}", {"n": 10**9}, "retries.max of job a must be at most 1,000"),
@@ -195,7 +195,7 @@ def test_settings_of_items_are_evaluated_when_they_are_added() -> None:
     assert ran.results["all"] == "ran"
     ran = run_inline(parse_workflow(LATE, "w.yaml"), replace={**calls, "l": [3, 0]})
     assert ran.state == "failed"
-    assert "timeout of job each[1] must be more than nothing" in str([*ran.errors.values()])
+    assert "timeout of job each[1] must be more than zero" in str([*ran.errors.values()])
 
 
 def test_older_workers_refuse_what_they_would_misread() -> None:
@@ -234,4 +234,4 @@ def test_a_matrix_may_be_made_of_results() -> None:
     }
     assert run([]).results["all"] == {"9,bsd": "9bsd"}
     assert "10,002 combinations: at most 10,000" in str(run([*range(5001)]).errors)
-    assert "n in the matrix of m needs a list, and got int 3" in str(run(3).errors)
+    assert "n in the matrix of m needs a list, but got int 3" in str(run(3).errors)
