@@ -83,6 +83,9 @@ KEEPS_OUTPUT_FIELD = "flowq_keeps_output"
 BUDGET_FIELD = "budget_bytes"
 """The field of a run's record with its memory budget, where that is not the default."""
 
+TRACE_FIELD = "trace"
+"""The field of a run's record with the trace context of its submission, if that was traced."""
+
 CODE_FIELD = "flowq_code"
 """The field of a job's hash with the digest of its code (workers/child/code_digest.py)."""
 

@@ -56,6 +56,7 @@ from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, run_steps
+from flowq.runtime.tracing import note_context
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -179,6 +180,7 @@ class Queue(QueueBase):
         unique: bool = False,
     ) -> Job:
         """Enqueue a job created by `create_job`."""
+        note_context(job)
         if not isinstance(job, Job) or not job.hold.is_needed:
             added = super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
             return cast(Job, added)
@@ -262,6 +264,7 @@ class Queue(QueueBase):
         unique: bool = False,
     ) -> Job:
         _refuse_pipeline(pipeline)
+        note_context(job)
         id_use = self._identify(job, unique)
 
         def add() -> RQJob:

@@ -31,6 +31,7 @@ from flowq.runtime.listening import find_unattended
 from flowq.runtime.printed import read_budget
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
+from flowq.runtime.tracing import as_span, write_context
 from flowq.status import (
     LIST,
     PROGRESSED,
@@ -70,6 +71,7 @@ RETENTION_S = 7 * 86_400
 # Submitting ----------------------------------------------------------------------------------
 
 
+@as_span
 def submit(
     plan: Plan,
     connection: Redis,
@@ -173,6 +175,8 @@ def _stage(
     record |= {name: value for name, value in zip(_FIELDS_OF_SOURCE, kept, strict=True) if value}
     if budget_bytes is not None:
         record[keys.BUDGET_FIELD] = budget_bytes
+    if context := write_context():
+        record[keys.TRACE_FIELD] = context
     if is_apart:
         record["queue"] = keys.own_queue(plan.run_id)
     if plan.max_parallel is not None:

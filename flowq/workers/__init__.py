@@ -12,7 +12,7 @@
                     start; monitor.py timeouts, stops and kills
     processes/      how a child is started and killed: fork.py or spawn.py
     child/          what runs in a child: main.py the loop, execute.py one job, rq_work.py RQ's;
-                    tags.py tags what Sentry and Datadog record
+                    tags.py tags what Sentry and Datadog record; spans.py spans of OpenTelemetry
     messages.py     the values that supervisor and child exchange; child_messages.py their bytes;
                     shared_state.py the memory that both can read
     output.py       the output of jobs; scratch_folder.py the folder where it is until they end

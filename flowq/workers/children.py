@@ -15,6 +15,7 @@ from typing import Any
 
 from flowq.errors import UsageError, describe_exit
 from flowq.render.lines import spelled
+from flowq.runtime.tracing import find_provider
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim
 from flowq.workers.estimates import BATCH_S
@@ -460,8 +461,8 @@ class Pool:
 
     def _remove_dead(self, child: Child) -> None:
         child.channel.close()
-        child.lifeline.close()
         code = await_end(child.process)
+        child.lifeline.close()  # not before, because it kills the process
         self.children.remove(child)
         was_ready = child.shared.is_ready
         self.restarts.note_end(was_ready=was_ready)
@@ -503,6 +504,8 @@ class Pool:
         how = child.killed_because or describe_exit(code)
         end = claim.describe_death(how, tail, seconds, code, is_late=child.is_late)
         self.note_end(claim, end._replace(progress=child.shared.find_report(claim.number)))
+        if find_provider() is not None:
+            self.add_chore("trace_death", (claim.message, tuple(end)))
         child.killed_because, child.is_late = "", False
 
     # Output --------------------------------------------------------------------------------------
@@ -545,9 +548,11 @@ class Pool:
                 self.kill(child, "the worker stops")
                 child.process.kill()
             child.channel.close()
-            child.lifeline.close()
+            if not child.shared.is_ready:  # it may be importing for long
+                child.lifeline.close()
         for child in self.children:
             await_end(child.process)  # before reading `begun`: until then it may begin a job
+            child.lifeline.close()
             if (claim := child.executing) is not None:
                 self.scratch.take_rest(child.process.pid, child.shared, claim, child.secrets)
             self.scratch.drop(child.process.pid)

@@ -34,11 +34,13 @@ from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.progress import set_reporter
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker
+from flowq.runtime.tracing import API
 from flowq.runtime.variables import variables_of
 from flowq.runtime.waiting import write_retry
 from flowq.workers.child.code_digest import CodeDigest
 from flowq.workers.child.environment import JobVariables
 from flowq.workers.child.restore import Restorer
+from flowq.workers.child.spans import Spans
 from flowq.workers.child.tags import tag
 from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.messages import End, Settings, Task, failed
@@ -57,7 +59,7 @@ class Executor:
         *("settings", "connection", "_restorer", "_performer", "_execution"),
         *("_queues", "_code", "_ask_for", "_variables", "_threads", "_folder", "_umask"),
         *("_streams", "_task", "_started_at", "_end", "_has_left_threads", "_load_s"),
-        *("_note_progress", "_job", "_progress"),
+        *("_note_progress", "_job", "_progress", "_spans"),
     )
 
     def __init__(self, settings: Settings, note_progress: Callable[[int, str], None]) -> None:
@@ -78,6 +80,7 @@ class Executor:
         os.umask(self._umask)  # the only way to read it is to change it
         self._streams: tuple[Any, Any] = sys.stdout, sys.stderr
         self._note_progress = note_progress
+        self._spans = Spans(self.connection, settings.worker)
         set_reporter(self._report)
         # Of the current job:
         self._job: Job | None = None
@@ -110,6 +113,8 @@ class Executor:
             self._job = None
             assert self._end is not None
             end = self._end
+            if self._spans.is_open:
+                self._spans.end(end)
             if self._progress:
                 end, self._progress = end._replace(progress=self._progress), ""
         self._tidy()
@@ -121,6 +126,8 @@ class Executor:
         Otherwise do the same without the parts that have no effect here.
         """
         load_s = self._load(job)
+        if API in sys.modules:  # after `_load`, because the module may set up OpenTelemetry
+            self._spans.begin(job, task)
         try:
             if PerformingWorker.perform_job is not RQS_PERFORM_JOB:
                 self._perform_by_rq(task, job, load_s)

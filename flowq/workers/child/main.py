@@ -39,6 +39,7 @@ from flowq.workers.child import mark_process, timeouts
 from flowq.workers.child.execute import Executor, find_handler
 from flowq.workers.child.rq_work import RQWork
 from flowq.workers.child.sources import Sources
+from flowq.workers.child.spans import flush
 from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
 from flowq.workers.messages import End, Settings, Task, failed
 from flowq.workers.output import Capture, open_stream
@@ -290,6 +291,7 @@ def live(body: Callable[[], None]) -> NoReturn:
     try:
         body()
         code = 0
+        flush()
     except BaseException:  # noqa: BLE001 - this is the end of the process
         traceback.print_exc()
     finally:

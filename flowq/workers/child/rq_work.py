@@ -28,6 +28,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase
 from flowq.runtime.waiting import read_retry
 from flowq.workers.child.restore import Restorer
+from flowq.workers.child.spans import Spans
 from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS
 from flowq.workers.messages import End, Settings, Task
 
@@ -103,6 +104,18 @@ class RQWork:
             pipeline.zrem(keys.scheduled(queue), job_id)
             target.enqueue_limited(job, pipeline, at_front=job.should_enqueue_at_front())
             pipeline.execute()
+
+    def trace_death(self, task: Sequence[Any], end: Sequence[Any]) -> None:
+        """Write the span of an attempt whose process died with its own.
+
+        Here and not in the supervisor, whose children would inherit its connections.
+        """
+        settings, written = self.settings, Task._make(task)
+        restorer = Restorer(
+            settings.job_class, self.connection, settings.serializer, settings.worker
+        )
+        spans = Spans(self.connection, settings.worker)
+        spans.record(restorer.restore(written), written, End._make(end))
 
     def _is_ours(self, task: Task, connection: Redis) -> bool:
         member = f"{task.job_id}:{task.execution_id}"

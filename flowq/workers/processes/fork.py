@@ -42,6 +42,9 @@ OURS = "flowq."
 """The prefix of the modules that a fork server imports after a job needed them: flowq's own, which
 keep no state of a job."""
 
+RESTARTED = "Otel"
+"""The prefix of the names of OpenTelemetry's threads, which it starts again in forked processes."""
+
 log = logging.getLogger("rq.worker")
 
 
@@ -91,7 +94,8 @@ def serve_forks(
     if settings.exception_handlers:  # in a process of its own, because it imports their modules
         _fork_one(lambda _: _check_handlers(outbox, lifeline, settings))
     outbox.send_ready()
-    if threading.active_count() > 1:
+    threads = (each.name for each in threading.enumerate() if each is not threading.main_thread())
+    if not all(name.startswith(RESTARTED) for name in threads):
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
     capture = Capture(settings.scratch_folder, shared, echoes=settings.echoes)
     child.share_secrets(outbox, shared, capture)
