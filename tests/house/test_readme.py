@@ -51,9 +51,9 @@ def command(start: str) -> tuple[str, str]:
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     line = next(block for block in CONSOLE if "pytest" in block).removeprefix("$ ").strip()
-    *_, last, telemetry = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
-    assert last == line
-    assert telemetry.startswith(".ci/opentelemetry test ")  # what needs its SDK, afterwards
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert ci.splitlines()[-1] == line
+    assert ".ci/opentelemetry test " in ci  # what needs its SDK, when that has succeeded
 
 
 def test_the_workflow_is_the_example() -> None:
