@@ -163,14 +163,9 @@ def _failures(report: RunReport) -> Iterator[str]:
     number, tolerated = len(found), sum(map(report.status.is_tolerated, found))
     if not number:
         return
-    how_many = (
-        ""
-        if not tolerated
-        else "tolerated"
-        if tolerated == number
-        else f"{tolerated:,} of them tolerated"
-    )
-    yield f"<h2>{count(number, 'failure')}{how_many and f', {how_many}'}</h2>"
+    how_many = f"{tolerated:,} of them" if tolerated < number else "all" if number > 1 else ""
+    said = f", {how_many} tolerated".replace(",  ", ", ") if tolerated else ""
+    yield f"<h2>{count(number, 'failure')}{said}</h2>"
     for job in find_shown(report.status):
         yield from _failure(job, report)
     if number > MAX_FAILURES:

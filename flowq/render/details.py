@@ -12,6 +12,7 @@ from flowq.cells import count_cells, pad
 from flowq.durations import local_time
 from flowq.errors import describe_exit
 from flowq.history import Attempt
+from flowq.render.events import progress_text
 from flowq.render.groups import Declared, count_ends
 from flowq.render.lines import (
     STYLE_BY_STATE,
@@ -96,6 +97,8 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _field("state", f"{job.state}{f': {job.reason}' if job.reason else ''}", style)
     yield from _field("executes", record.description if record else "")
     yield from _field("queue", record.queue if record else "")
+    if job.progress is not None and job.state != "finished":
+        yield from _field("progress", progress_text(job.progress))
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
     yield from _field("worker", _place(job.worker, details.host_by_worker))
     yield from _field("code", record.code if record else "")

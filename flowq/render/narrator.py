@@ -12,6 +12,7 @@ from datetime import datetime, tzinfo
 
 from flowq.render.lines import STYLE_BY_STATE, Line, Span, count, format_duration, printable
 from flowq.render.progress import STATES
+from flowq.render.tally import TALLIED_DONE, TALLIED_ENDS
 from flowq.status import (
     BAD,
     BEGUN_FOR_NOTHING,
@@ -85,11 +86,11 @@ class _Part:
             if state is None:
                 continue
             self.jobs += change
-            self.live += change * (state not in _TOLD_ENDS)
-            self.lists += change * (state not in _TOLD_ENDS and name.endswith(LIST))
+            self.live += change * (state not in TALLIED_ENDS)
+            self.lists += change * (state not in TALLIED_ENDS and name.endswith(LIST))
             if not is_helper(name):
                 self.size += change
-                if state in _TOLD_ENDS:
+                if state in TALLIED_ENDS:
                     self.ended[state] += change
 
     def absorb(self, part: _Part) -> None:
@@ -116,9 +117,6 @@ class _Part:
         if self.retries:
             counts.append(f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}")
         return ", ".join(counts)
-
-
-_TOLD_ENDS = ENDED | {TOLERATED}
 
 
 class Narrator:
@@ -239,7 +237,8 @@ class Narrator:
             yield self._part_line(part, event, group_state(+part.ended), f"{took}: {part.counts()}")
         elif is_executed and 0 < part.next <= part.ended.total():
             part.expect_next()
-            how_far = f" {part.ended.total():,}/{part.size:,}{part.so_far}: {part.counts()}"
+            done = sum(number for state, number in part.ended.items() if state in TALLIED_DONE)
+            how_far = f" {done:,}/{part.size:,}{part.so_far}: {part.counts()}"
             yield self._part_line(part, event, "running", how_far)
 
     def _part_line(self, part: _Part, event: Event, state: str, says: str) -> Line:

@@ -34,12 +34,14 @@ def test_the_attempts_of_a_job_fit_80_columns_with_their_errors_below() -> None:
     said = "The process of the job ended unexpectedly: signal 9 (SIGKILL)"
     attempts.append(replace(attempts[0], number=3, error=said))
     hosts = {"w1": ("a-host", 4_194_304)}
-    details = JobDetails(JobStatus("a", "r-a", "failed"), attempts=attempts, host_by_worker=hosts)
+    status = JobStatus("a", "r-a", "failed", progress=Progress(3, 4, "halfway"))
+    details = JobDetails(status, attempts=attempts, host_by_worker=hosts)
 
     lines = [plain(line) for line in job_details(details)]
     table = lines[lines.index("attempts:") :]
 
     assert max(map(len, table)) <= 80
+    assert "  progress  3/4 (75%): halfway" in lines
     assert table[-1].strip() == said, "how it ended is told once"
     told = "exit code 137 (killed by SIGKILL): JobTimeoutException: xxx"
     assert sum(told in line for line in table) == 2
