@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -217,12 +218,7 @@ def command(
     """
     if multiprocessing and mode not in (None, "multiprocessing"):
         raise UsageError(f"--multiprocessing and --mode {mode}: give one of them")
-    for name in allow:
-        if Path(name).exists():  # by far not the name of a module
-            raise UsageError(
-                f"--allow {name}: that is a file here, so the shell has replaced a pattern by "
-                "file names; quote it: --allow 'shop.*'"
-            )
+    _refuse_files(allow)
     folders = [str(Path(path).absolute()) for path in (*paths, ".")]
     if config:
         settings = rq_options.read_settings(config, tuple(folders))
@@ -232,13 +228,8 @@ def command(
     rq_options.check_handlers(worker_options["exception_handlers"], folders)
     if pid:
         rq_options.write_pid(pid)
-    is_burst = worker_options["burst"]
-    noting: AbstractContextManager[None] = nullcontext()
-    if worker_options["log_format"] == logs.JSON:
-        level = worker_options["logging_level"] or ("WARNING" if quiet else "INFO")
-        logs.set_up(level, worker_options["date_format"], logs.JSON)
-        noting = notes_as_records(logs.LOGGER)
-    with noting, (opened_if_used if is_burst else opened)(redis_url, is_here=True) as place:
+    open_place = opened_if_used if worker_options["burst"] else opened
+    with _noting(worker_options, quiet), open_place(redis_url, is_here=True) as place:
         if place is None:
             return
 
@@ -260,3 +251,21 @@ def command(
             )
         except (ValueError, ImportError) as error:
             raise UsageError(str(error)) from None
+
+
+def _noting(worker_options: Mapping[str, Any], quiet: bool) -> AbstractContextManager[None]:
+    """Return what makes records of this command's notes, if its log is JSON."""
+    if worker_options["log_format"] != logs.JSON:
+        return nullcontext()
+    level = worker_options["logging_level"] or ("WARNING" if quiet else "INFO")
+    logs.set_up(level, worker_options["date_format"], logs.JSON)
+    return notes_as_records(logs.LOGGER)
+
+
+def _refuse_files(allow: Sequence[str]) -> None:
+    for name in allow:
+        if Path(name).exists():  # by far not the name of a module
+            raise UsageError(
+                f"--allow {name}: that is a file here, so the shell has replaced a pattern by "
+                "file names; quote it: --allow 'shop.*'"
+            )

@@ -45,8 +45,6 @@ def main(
     *,
     url: str,
     queues: Sequence[str] = ("default",),
-    concurrency: int = 1,
-    mode: Mode | None = None,
     burst: bool = False,
     paths: Sequence[str] = (),
     until_run: str | None = None,
@@ -80,26 +78,12 @@ def main(
         # The only modules of the user that a worker itself imports.
         sys.path[:0] = paths
     connection = make_client(url, client_name=client_name)
-    make = partial(
-        Worker,
-        list(queues),
-        name,
-        connection=connection,
-        concurrency=concurrency,
-        mode=mode,
-        paths=paths,
-        **options,
-    )
+    make = partial(Worker, list(queues), name, connection=connection, paths=paths, **options)
     worker = retry_while_unavailable(make)  # RQ's constructor queries the server
     if on_start is not None:
         on_start()
-    until: Callable[[], bool] | None = None
-    if until_run:
-        until = partial(has_run_ended, until_run, connection)
-    elif parent_pid is not None:
-        until = _never
-        if hasattr(os, "fork"):
-            _end_with(parent_pid)
+    if parent_pid is not None and not until_run and hasattr(os, "fork"):
+        _end_with(parent_pid)
     has_worked = worker.work(
         burst=burst,
         logging_level=logging_level or ("WARNING" if quiet else "INFO"),
@@ -108,11 +92,20 @@ def main(
         dequeue_strategy=dequeue_strategy,
         log_format=log_format,
         date_format=date_format,
-        until=until,
+        until=_find_end(until_run, parent_pid, connection),
     )
     if on_limit is not None and worker.has_reached_limit:
         on_limit(connection)
     return has_worked
+
+
+def _find_end(
+    run_id: str | None, parent_pid: int | None, connection: Redis
+) -> Callable[[], bool] | None:
+    """Return what tells a worker that it is not needed any more."""
+    if run_id:
+        return partial(has_run_ended, run_id, connection)
+    return None if parent_pid is None else _never
 
 
 def has_run_ended(run_id: str, connection: Redis) -> bool:

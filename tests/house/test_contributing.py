@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 from flowq.cli.main import COMMANDS
+from flowq.expressions.functions import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -42,6 +43,18 @@ def test_the_recipe_for_a_problem_lists_every_file_that_knows_the_example() -> N
 
 def test_the_recipe_for_a_format_lists_every_file_that_knows_the_example() -> None:
     check_recipe("Add a format of pictures", "mermaid")
+
+
+def test_the_recipe_for_an_option_of_workers_lists_every_file_that_knows_the_example() -> None:
+    check_recipe("Add an option of workers", "max[-_]jobs[-_]per[-_]child")
+
+
+def test_the_recipes_for_functions_and_start_methods_name_what_is_there() -> None:
+    assert ROW.findall(RECIPES["Add a function of expressions"])
+    assert "unique" in FUNCTIONS
+    listed = ROW.findall(RECIPES["Add a way to start children"])
+    for path, word in zip(listed, ("Spawned", "START_METHODS", "--mode"), strict=True):
+        assert word in (ROOT / path).read_text("utf-8"), path
 
 
 def test_each_command_is_a_module_and_a_line_of_the_table() -> None:
