@@ -27,7 +27,7 @@ jobs:
     call: {name}_tasks:find_words
     with: {{text: "${{{{ inputs.greeting }}}}"}}
 
-  count:                          # one job for each word; how many, is known only in the run
+  count:                          # one job for each word; their number is known only at run time
     for_each: ${{{{ jobs.find_words.result }}}}
     call: {name}_tasks:count_letters
     with: {{word: "${{{{ item }}}}"}}

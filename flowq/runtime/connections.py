@@ -113,7 +113,7 @@ ANSWERS = (
     *(
         Answer(word, meaning, is_waited_for=False)
         for word, meaning in {
-            "NOSCRIPT": "it does not know a script, which it then gets at once",
+            "NOSCRIPT": "it does not know a script, so flowq sends it",
             "NOAUTH": "it requires a password",
             "WRONGPASS": "it refuses the password",
             "NOPERM": "the user lacks a permission",

@@ -187,7 +187,7 @@ class Job(RetriedJob):
         if not self.knows_itself:
             tell_plainly(self)
 
-    # What is kept of it ----------------------------------------------------------------------
+    # Its arguments and result ----------------------------------------------------------------
 
     def note_call(self, options: dict[str, Any]) -> None:
         """Store a view of the arguments before the function can change them."""
@@ -259,7 +259,7 @@ class Job(RetriedJob):
             raise error
         text = UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
         if self.result_ttl != 0:
-            log.error("job %s: %s. The text %r is kept instead", self.id, error, text)
+            log.error("job %s: %s. The text %r is stored instead", self.id, error, text)
         data: bytes = self.serializer.dumps(text)
         return data
 
@@ -408,7 +408,7 @@ class Job(RetriedJob):
         if self._future:
             finish(self.connection, f"abandon:{self.id}", f"retire:{self.id}")
 
-    # What its owner does with it -------------------------------------------------------------
+    # Cancel and release ----------------------------------------------------------------------
 
     def cancel(
         self,

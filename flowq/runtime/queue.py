@@ -308,7 +308,8 @@ class Queue(QueueBase):
         return make_entry(job, id_use)
 
     def _refuse_name_of_future(self) -> None:
-        # RQ keeps a sorted set where the list of the future job's blockers is.
+        # RQ's registry of this queue's deferred jobs is a sorted set, under the key where a future
+        # job of the same name has the list of its blockers.
         if self._name_checked:
             return
         if self.connection.exists(keys.future(self.name)):
@@ -393,6 +394,9 @@ def call_add(
 ) -> tuple[list[str], list[list[Any]]]:
     """Call the script that adds jobs, all or none; lua/add.lua describes its answer.
 
+    Args:
+        first_id: the id of one of the jobs, whose key names the slot in a cluster.
+
     Errors: those of `Queue.enqueue`; a cycle among `jobs` is detected here.
     """
     arguments = as_arguments(described)
@@ -401,7 +405,7 @@ def call_add(
         answer = scripts.ADD.call(connection, keys.job(first_id), *arguments)
         moved = [part for part in answer if isinstance(part, list)]
         word, *rest = (as_text(part) for part in answer if not isinstance(part, list))
-        if word == "busy":
+        if word == "busy":  # an earlier job of that id has steps left
             finish(connection, f"abandon:{rest[0]}", f"retire:{rest[0]}")
     if word != "existing":
         raise _refusal(word, rest, jobs)

@@ -105,6 +105,7 @@ def submit(
     try:
         _stage(plan, connection, retention_s, is_apart=is_apart, budget_bytes=budget_bytes)
         for enqueues in batches(plan.enqueues):
+            # Renewed before each batch: maintenance removes the run if this process is silent.
             lease_until_s = read_clock(connection) + LEASE_S
             connection.zadd(keys.STAGED, {run_id: lease_until_s}, xx=True)
             add_planned(enqueues, run_id, connection)
@@ -279,6 +280,7 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
     job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     name_by_id = read_names(run_id, job_ids, connection)
     shown = [as_text(job_id) for job_id in connection.lrange(keys.run_order(run_id), 0, -1)]
+    # As declared, then as enqueued: `run_jobs` begins with the newest, as a plan does with the last.
     known = dict.fromkeys([*shown, *reversed(job_ids)])
     jobs = {name_by_id[job_id]: job_id for job_id in known if job_id in name_by_id}
     return RunStatus(
@@ -290,7 +292,7 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
 
 
 def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
-    """Return the name of a job whose hash is gone, as `lua/watching.lua` tells its end."""
+    """Return the name of a job whose hash is gone, as `lua/watching.lua` names it in the event of its end."""
     if name := connection.hget(keys.group(job_id), "name"):
         return f"{as_text(name)}{LIST}"
     group_id, _, index = job_id.rpartition("--")
@@ -430,7 +432,7 @@ def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, Job
 
 
 def will_grow(run_id: str, connection: Redis) -> bool:
-    """Return whether a run has a group, a nested workflow, or a job that code adds others to."""
+    """Whether a run has a group, a nested workflow, or a job that code adds others to."""
     if connection.exists(keys.run_groups(run_id)):
         return True
     ids = map(as_text, connection.lrange(keys.run_jobs(run_id), 0, -1))
@@ -493,6 +495,7 @@ def cancel(
     if record.state == "retrying":  # complete the retry, or its later jobs would be started
         finish(connection, f"again:{run_id}")
     has_begun = not connection.hexists(keys.run(run_id), "held")
+    # Before any job is called off: scripts that begin or add a job check this field.
     with connection.pipeline() as pipeline:
         if is_now or not has_begun:
             pipeline.hset(keys.run(run_id), "canceling", "now")
@@ -545,6 +548,7 @@ def set_apart(run_id: str, connection: Redis) -> str:
     record = get_record(run_id, connection)
     if record.queue and not connection.hexists(key, SHARED):
         return record.queue
+    # Before the jobs are listed: those that are added from now on go to this queue by themselves.
     connection.hset(key, mapping={"queue": queue, SHARED: "1"})
     ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     ids.reverse()  # the list has the last ones first
