@@ -280,7 +280,7 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
     job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     name_by_id = read_names(run_id, job_ids, connection)
     shown = [as_text(job_id) for job_id in connection.lrange(keys.run_order(run_id), 0, -1)]
-    # As declared, then as enqueued: `run_jobs` begins with the newest, as a plan does with the last.
+    # As declared; then as added, because `run_jobs` begins with the newest.
     known = dict.fromkeys([*shown, *reversed(job_ids)])
     jobs = {name_by_id[job_id]: job_id for job_id in known if job_id in name_by_id}
     return RunStatus(
@@ -292,7 +292,7 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
 
 
 def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
-    """Return the name of a job whose hash is gone, as `lua/watching.lua` names it in the event of its end."""
+    """Return the name of a job whose hash is gone, as in its last event (lua/watching.lua)."""
     if name := connection.hget(keys.group(job_id), "name"):
         return f"{as_text(name)}{LIST}"
     group_id, _, index = job_id.rpartition("--")
