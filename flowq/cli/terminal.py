@@ -24,7 +24,7 @@ from flowq.render.lines import spelled
 from flowq.texts import show
 
 PLAIN = {"…": "...", "→": "->", "–": "-", "✓": "v", "✗": "x", "’": "'", "·": "-"}
-"""What is written where the encoding of a stream lacks a character of ours; for others: `?`."""
+"""What replaces our characters that a stream cannot encode; other characters become `?`."""
 
 
 Stream: TypeAlias = "IO[str] | Lenient"
@@ -222,8 +222,8 @@ class Interrupted(BaseException):
 
 
 LEAVING_S = 3.0
-"""How long a command may take to leave after a signal. Further signals within that time, as of keys
-that are pressed several times, ask for the same, and do not interrupt what it still has to do."""
+"""How long a command may take to exit after a signal. Further signals within that time, as
+when a key is pressed several times, ask for the same, so they do not interrupt the exit."""
 
 
 class Interrupts:
@@ -254,7 +254,8 @@ class Interrupts:
         if self.deferring and self.first is None:
             self.first = signum
             return
-        # Not for ever: an exception that lands in a finalizer is lost, and the next signal is not.
+        # Only for a while: an exception that is raised in a finalizer is lost, so a later signal
+        # must raise again.
         if time.monotonic() - self._raised_at < LEAVING_S:
             return
         self._raised_at = time.monotonic()

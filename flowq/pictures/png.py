@@ -41,7 +41,7 @@ def render_png(picture: Picture) -> tuple[bytes, str]:
     svg = render_svg(picture)
     width, height = map(int, re.findall(r'(?:width|height)="(\d+)"', svg)[:2])
     needs_others = bool(_BEYOND_OUR_FONT.search(svg))
-    with _told() as told:  # always: once it has been asked to, resvg tells in each call
+    with _told() as told:  # in each call: once asked, resvg logs in all later ones
         png = resvg_py.svg_to_bytes(
             svg_string=svg,
             zoom=min(_ZOOM, _MAX_PIXELS / max(width, height)),
@@ -60,7 +60,7 @@ _STDOUT = 1
 
 @contextmanager
 def _told() -> Iterator[list[str]]:
-    """Collect what resvg tells: it writes to descriptor 1 of the process, and raises nothing."""
+    """Collect what resvg logs: it writes to descriptor 1 of the process, and raises nothing."""
     told: list[str] = []
     sys.stdout.flush()
     with tempfile.TemporaryFile() as file:

@@ -87,8 +87,8 @@ def progress(
 ) -> list[Line]:
     """Return a headline and a line for each job or group, in the order of declaration.
 
-    Below a nested workflow that goes on or has failed stand its jobs, and below a group its newest
-    failures, if there is room for all of them.
+    The jobs of a nested workflow that is running or has failed follow below it, and the newest
+    failures of a group below the group, if there is room for all of them.
 
     Shape: at most `height` lines. With more jobs than lines they are counted by state, and those
     that failed or run are shown as far as there is room. Lines may be longer than `width` in their
@@ -177,7 +177,7 @@ def _row_of(part: Part, page: _Page, indent: str) -> _Row:
 
 
 def _says(part: Part, row: JobStatus, page: _Page) -> Iterator[str]:
-    """Yield what is to be said about a group or a nested workflow, beside how far it is."""
+    """Yield notes about a group or a nested workflow, except its progress."""
     counts = part.counted
     ended_otherwise = _count_ends(counts)
     if not part.is_group and part.job is not None and part.job.state in ("failed", "canceled"):

@@ -102,7 +102,7 @@ def main(
 def _find_end(
     run_id: str | None, parent_pid: int | None, connection: Redis
 ) -> Callable[[], bool] | None:
-    """Return what tells a worker that it is not needed any more."""
+    """Return the condition on which the worker ends by itself, if there is one."""
     if run_id:
         return partial(has_run_ended, run_id, connection)
     return None if parent_pid is None else _never
@@ -128,7 +128,7 @@ def _never() -> bool:
 
 
 def _end_with(parent_pid: int) -> None:
-    """Let this worker end, also amid its jobs, when it gets another parent.
+    """End this worker, even while it executes jobs, when it gets another parent.
 
     By a timer, because workers fork, which a thread would make unsafe.
     """

@@ -6,10 +6,10 @@
 --          "unique": an error if it is used, or ""), number of fields, field, value, field, value …
 --          number of these jobs, and for each of them
 --            id, blocks ("a b! c"), name, created_at, data, description
--- Returns {"existing", id, …, {id, queue}, …} when all were enqueued but those named (often none), which
--- are blockers of the same future jobs already, or of the same run and block nothing; behind them those
--- that went to another queue than was said, to the one that their run has for itself. Else the reason,
--- and nothing is written:
+-- Returns {"existing", id, …, {id, queue}, …} if all jobs are enqueued. Each id is that of a job which
+-- existed before (often none), as a blocker of the same future jobs, or in the same run without blocking
+-- anything. Each {id, queue} is a job that went to its run's own queue instead of the queue given.
+-- Otherwise returns the reason, and writes nothing:
 --   {"missing", future}            there is no such job
 --   {"closed", future, name}       a job of a run, and its workflow does not declare it as open
 --   {"plain", future}              the job is not a future job

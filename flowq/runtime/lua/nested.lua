@@ -10,7 +10,7 @@
 --   flowq_round    how many of them have been used
 --   flowq_since    when its first attempt began, where the policy may ask that
 -- In the join's future hash, hurt: how many jobs inside count against the run, unless the join is
--- tolerated. What is inside of a tolerated one in there is not counted. given_up: nothing inside can
+-- tolerated; jobs inside of a tolerated workflow are not counted. given_up: nothing inside can
 -- run again.
 
 function nested.start_id(join) return join .. string.rep('-', 2) .. '0' end

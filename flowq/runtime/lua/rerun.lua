@@ -163,7 +163,7 @@ end
 --        "-<job>" is removed, for somebody will add it again, and "*<group>" forgets its items
 --        6 "1" when the run may have succeeded
 -- One with a `concurrency` group lines up in it again, and is held until its turn comes.
--- Returns {1}, or {"state", state} when the run is in no state for that, and nothing is changed.
+-- Returns {1}, or {"state", state} if the state of the run does not allow it; then nothing is changed.
 -- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.
 function rerun.retry_run(argv)
   local run, list = argv[4], argv[5]

@@ -55,7 +55,7 @@ end
 
 function retention.expire_some(job)
   expire(job)
-  for _, entry in ipairs(redis.call('ZRANGE', TODO, 0, step.limit)) do -- they come in numbers
+  for _, entry in ipairs(redis.call('ZRANGE', TODO, 0, step.limit)) do -- often there are many
     local other = string.match(entry, '^expire:(.+)$')
     if other then
       expire(other)

@@ -11,8 +11,8 @@ function settling.add(id, outcome, reason, facts, took_ms)
   ends[#ends + 1] = { id, outcome, reason, facts, took_ms }
 end
 
--- A job was to be stopped, and the stop did not reach the attempt: it has finished, or its worker has
--- died and the next attempt begins. So why it was to be stopped is no reason for how the job ends.
+-- The stop of a job did not reach its attempt: the attempt has finished, or its worker has died and the
+-- next attempt begins. So the reason for the stop does not explain how the job ends.
 function settling.forget_stop(id) redis.call('HDEL', keys.job(id), 'flowq_stopping', 'flowq_reason') end
 
 function settling.reset() ends, first_end = {}, 1 end

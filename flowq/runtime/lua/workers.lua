@@ -120,13 +120,13 @@ function workers.beat(argv)
   return lost
 end
 
--- Marks that the server takes writes, and finds the workers that are lost.
+-- Marks that the server accepts writes, and finds the workers that are lost.
 -- ARGV   4 after how many seconds of silence a worker is lost: its lease and some more
 --        5 seconds of a lease   6 the longest gap between two marks
 --        7 "1" when the server has refused the caller something since its last mark
 -- Returns {1 when the marks go back further than a worker may be silent else 0, the server's clock,
 --   names of workers…}.
--- A worker is lost when it was silent while the server took writes. Each call makes a mark, and a gap
+-- A worker is lost if it was silent while the server accepted writes. Each call makes a mark, and a gap
 -- between two marks (a refusal, a restart, a fail-over, no call) starts the series again: then each
 -- worker has the whole time again to send a heartbeat. A fail-over loses marks and heartbeats alike.
 function workers.find_lost(argv)
@@ -143,7 +143,7 @@ function workers.find_lost(argv)
   end
   if TS - last > OFTEN_S then
     redis.call('HSET', key, 'last', TS)
-    redis.call('EXPIRE', key, 60) -- it says nothing any more when nobody looks
+    redis.call('EXPIRE', key, 60) -- without further searches, the marks mean nothing
   end
   local clock = string.format('%.6f', TS)
   if TS - since < SILENCE_S then return { 0, clock } end

@@ -196,7 +196,7 @@ def _stand_in(kind: type[BaseException], text: str) -> BaseException:
     }
     bases: tuple[type[BaseException], ...] = (kind, Exception)
     for base in bases:
-        with suppress(Exception):  # some classes admit no subclasses, or need arguments
+        with suppress(Exception):  # some classes allow no subclasses, or need arguments
             made_kind = type(kind.__name__, (base,), body)
             made: BaseException = made_kind.__new__(made_kind)  # type: ignore[call-overload]
             if str(made) == text:
