@@ -7,7 +7,7 @@ server of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,11 +34,19 @@ def flowq_connection(flowq_server: Server, monkeypatch: pytest.MonkeyPatch) -> I
 
     During the test, `FLOWQ_REDIS_URL` names that server, so the code under test finds it too.
     """
+    from flowq.runtime import listening  # noqa: PLC0415 - see above
+
     monkeypatch.setenv("FLOWQ_REDIS_URL", flowq_server.url)
+    monkeypatch.setattr(listening, "advisers", [*listening.advisers, _advise])
     connection = flowq_server.connect()
     connection.flushall()
     yield connection
     connection.close()
+
+
+def _advise(connection: Redis, queues: Sequence[str]) -> str:
+    """Say what executes jobs in a test, instead of the command that starts a worker."""
+    return "use the fixture flowq_worker: drain() executes them, start() starts a worker"
 
 
 @pytest.fixture

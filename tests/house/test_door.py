@@ -131,6 +131,19 @@ def test_a_function_takes_the_same_with_await_and_without(name: str) -> None:
     assert awaited == plain
 
 
+def test_what_warns_that_it_ends_is_in_the_table_of_what_is_deprecated() -> None:
+    promises = (ROOT / "docs" / "promises.md").read_text("utf-8")
+    table = promises.partition("## Deprecation")[2].partition("## ")[0]
+    warned = [
+        found
+        for file in (ROOT / "flowq").rglob("*.py")
+        for found in re.findall(r'"(\S+) ends with flowq [\d.]+;', file.read_text("utf-8"))
+    ]
+    assert "Run.release(job)" in warned
+    for name in warned:
+        assert f"`{name}`" in table
+
+
 def test_names_that_are_not_there_are_said_as_python_says_them() -> None:
     with pytest.raises(AttributeError, match="module 'flowq' has no attribute 'NoQueue'"):
         flowq.NoQueue  # noqa: B018
