@@ -107,6 +107,6 @@ def on_full_disk(flowq: Flowq, *words: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         check=False,
     )

@@ -340,7 +340,7 @@ def test_a_run_needs_none_of_the_standard_streams(flowq: Flowq, folder: Path) ->
         [sys.executable, "-c", closed, *command],
         cwd=folder,
         env=flowq.env,
-        timeout=40,
+        timeout=60,
         check=False,
     )
 

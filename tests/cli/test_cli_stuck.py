@@ -30,7 +30,7 @@ def _requeue(note: str) -> None:
     """Do what the note says runs the blocker again."""
     words = shlex.split(note.split("run it again with: ")[1].partition(";")[0])
     rq = str(Path(sys.executable).with_name(words[0]))
-    subprocess.run([rq, *words[1:]], check=True, capture_output=True, timeout=40)
+    subprocess.run([rq, *words[1:]], check=True, capture_output=True, timeout=60)
 
 
 def test_a_run_says_who_waits_for_which_failed_job_and_its_command_gets_it_going_again(

@@ -88,9 +88,9 @@ def ignore_all_signals() -> None:
 
 
 def leave_alarm() -> None:
-    """Set an alarm that kills the process a little later."""
+    """Set an alarm that kills the process when this job has ended, also on a busy machine."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, 0.003)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
 
 
 def exhaust_memory() -> None:
@@ -158,6 +158,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "locale": (lambda: locale.setlocale(locale.LC_ALL, "C"), ""),
     "signals": (ignore_all_signals, ""),
     "alarm": (leave_alarm, ""),
+    "pause": (lambda: time.sleep(0.7), ""),  # so that it is there when the alarm would ring
     "close streams": (close_streams, ""),
     "null": (send_to_null, ""),
     "no stream": (lambda: setattr(sys, "stdout", None), ""),

@@ -104,7 +104,7 @@ def test_running_waits_and_returns_the_ended_run(
 ) -> None:
     ended: list[flowq.Run] = []
     runner = threading.Thread(
-        target=lambda: ended.append(flowq.run(api_jobs.flow, {"n": 3}, timeout="20s"))
+        target=lambda: ended.append(flowq.run(api_jobs.flow, {"n": 3}, timeout="60s"))
     )
     runner.start()
     wait_until(flowq.runs)
@@ -371,7 +371,7 @@ def test_a_value_of_a_wrong_type_is_refused_with_what_fits(call: Any, said: str)
 
 def test_an_option_among_inputs_is_refused_with_the_call_that_takes_it() -> None:
     with pytest.raises(flowq.UsageError, match=r"flowq\.run\(workflow, {…}, timeout=…\)"):
-        api_jobs.flow.run(n=1, timeout="20s")
+        api_jobs.flow.run(n=1, timeout="60s")
     with pytest.raises(flowq.UsageError, match=r"flowq\.submit\(workflow, {…}, connection=…\)"):
         api_jobs.flow.submit(connection="redis://127.0.0.1:1")
 

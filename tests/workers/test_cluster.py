@@ -108,7 +108,7 @@ def test_all_that_is_flowqs_can_be_removed_from_it(
 ) -> None:
     (tmp_path / "short.yaml").write_text("name: short\njobs: {one: {run: echo}}\n")
     submitted = start(tmp_path, "run", "short.yaml", "--detach", "--redis-url", url)
-    assert submitted.wait(30) == 0
+    assert submitted.wait(60) == 0
     assert find_owner(nodes, f"{PREFIX}:queues").connection.keys(f"{PREFIX}:flowq:*")
     removed = start(tmp_path, "doctor", "--uninstall", "--yes", "--force", "--redis-url", url)
     out, err = removed.communicate(timeout=60)

@@ -146,7 +146,7 @@ def test_rq_worker_takes_our_classes(queue: Queue, name: str) -> None:
             JOBS_FOLDER,
         ],
         check=True,
-        timeout=30,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": JOBS_FOLDER},
     )
     assert blocker.return_value() == 3

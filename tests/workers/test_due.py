@@ -174,7 +174,7 @@ def test_a_worker_that_ends_gives_rqs_scheduler_its_turn(
     drain()
     assert queue.connection.get("rq:scheduler-lock:default") == b"flowq"
     other.terminate()
-    assert other.wait(10) == 0
+    assert other.wait(60) == 0
     scheduler = RQScheduler([queue], connection=queue.connection)
     assert scheduler.acquire_locks() == {"default"}
 

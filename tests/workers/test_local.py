@@ -103,7 +103,7 @@ def test_a_workflow_of_another_folder_is_executed_by_workers_that_know_it(tmp_pa
     (tmp_path / "far.yaml").write_text("name: far\njobs:\n  a:\n    call: far_away_tasks:far\n")
     with pytest.MonkeyPatch.context() as patch, flowq.local(workers=1):
         patch.setattr(sys, "path", list(sys.path))
-        assert flowq.run(tmp_path / "far.yaml", timeout=30).result("a") == "far"
+        assert flowq.run(tmp_path / "far.yaml", timeout=60).result("a") == "far"
 
 
 def test_a_job_that_is_running_at_the_end_is_left(wait_until: Callable[..., None]) -> None:
@@ -345,7 +345,7 @@ if __name__ == "__main__":
         with serve.open() as meal:
             lay.map(["plate", "cup"], blocks=meal)
         job = flowq.Queue().enqueue(lay, "knife", on_success=flowq.Callback(tell))
-        print(meal.latest_result(timeout=20).return_value, job.latest_result(timeout=20).type.name)
+        print(meal.latest_result(timeout=60).return_value, job.latest_result(timeout=60).type.name)
         print("told of knife" in place.logs.joinpath("worker.log").read_text())
 """
     out, errors = start_script(script, tmp_path).communicate(timeout=60)

@@ -54,4 +54,4 @@ def test_what_jobs_leave_behind_is_waited_for(
     wait_until(are_gone, 20)
     (child,) = Path(f"/proc/{contained.pid}/task/{contained.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGTERM)
-    assert contained.wait(20) == 0
+    assert contained.wait(60) == 0

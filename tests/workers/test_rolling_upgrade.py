@@ -149,7 +149,7 @@ def test_an_older_worker_executes_what_a_newer_version_has_planned(
     assert run_newer(newer_flowq, code, redis_url, str(flow)).wait(60) == 0
     assert b"nice" in connection.hget(keys.run("flow"), "outputs")
     drain()
-    assert Run("flow", connection).wait(10).state == "succeeded"
+    assert Run("flow", connection).wait(60).state == "succeeded"
     assert Run("flow", connection).outputs() == RESULT
 
 

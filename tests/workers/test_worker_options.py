@@ -70,7 +70,7 @@ def test_a_worker_for_a_run_ends_with_it(
 
 
 def test_a_worker_for_a_run_that_is_gone_ends(start_worker: Start) -> None:
-    assert start_worker(until_run="never").wait(10) == 0
+    assert start_worker(until_run="never").wait(60) == 0
 
 
 def test_two_workers_of_one_name_are_refused(
