@@ -44,7 +44,8 @@ def url(operator: redis.Redis) -> str:
 def flowq(folder: Path) -> Iterator[Flowq]:
     """The command line in that folder, with the embedded server and nothing in the environment."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLOWQ_", "RQ_", "NO_COLOR"))}
-    env = {**kept, "FLOWQ_SERVER_IDLE": "2", "TERM": "xterm", "PYTHONUNBUFFERED": ""}
+    # Between two commands, a busy machine takes some seconds: the server must not end there.
+    env = {**kept, "FLOWQ_SERVER_IDLE": "20", "TERM": "xterm", "PYTHONUNBUFFERED": ""}
     env[MARK] = str(folder)
     command = Flowq(folder, env)
     yield command
