@@ -106,4 +106,4 @@ def test_ten_times_the_jobs_cost_about_ten_times_the_work(
         return count_operations(lambda: compile_plan(parse_workflow(text, "shape.yaml")))
 
     operations(10)  # what is imported once
-    assert operations(1_500) < 15 * operations(150)  # squared, it would be 100
+    assert operations(600) < 15 * operations(60)  # squared, it would be 100
