@@ -12,9 +12,9 @@ import click
 
 from flowq.cli import display, options, terminal
 from flowq.cli.place import find_abandoned, opened
-from flowq.client import missing_job
+from flowq.client import Run, missing_job
 from flowq.render.details import say_labels
-from flowq.render.groups import as_one, find_declared
+from flowq.render.groups import as_one, counted_as_one, find_declared
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
@@ -59,12 +59,12 @@ def command(
             for name, why in run.kept_outputs().errors.items() if job is None else ():
                 terminal.note(f"flowq: output {name} has no value: {why}")
             return
-        counted = run.counted() if job is None else None
+        counted = run.counted()
         tally = Tally.of_counted(counted) if counted else None
-        status = counted.status if counted and tally else run.status()
         if job is not None:
-            _write_job(status, job, out)
+            _write_job(run, job, out, tally)
             return
+        status = counted.status if counted and tally else run.status()
         kept = run.kept_outputs()
         width, unicode = display.width_of(out), terminal.can_show(out)
         now = datetime.now(UTC)
@@ -97,11 +97,17 @@ def find_part(status: RunStatus, name: str) -> RunStatus:
     return replace(status, jobs=jobs, groups=groups)
 
 
-def _write_job(status: RunStatus, name: str, out: IO[str]) -> None:
+def _write_job(run: Run, name: str, out: IO[str], tally: Tally | None) -> None:
     width, unicode = display.width_of(out), terminal.can_show(out)
-    found, job = find_declared(status, name), status.jobs.get(name)
-    if found is not None and (found.is_group or found.inside):
-        job = as_one(found, status.started_at)
+    part = tally.parts.get(name) if tally else None
+    job = None
+    if part is not None:
+        job = counted_as_one(part) if part.is_group else part.job if part.is_one_job else None
     if job is None:
-        raise missing_job(status.run_id, name, status.names())
+        status = run.status()
+        found, job = find_declared(status, name), status.jobs.get(name)
+        if found is not None and (found.is_group or found.inside):
+            job = as_one(found, status.started_at)
+        if job is None:
+            raise missing_job(status.run_id, name, status.jobs)
     display.tell(list(rows([job], datetime.now(UTC), width, unicode=unicode)), out)

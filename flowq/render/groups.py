@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from flowq.render.tally import TALLIED_DONE, Part
 from flowq.status import (
+    BAD,
     DONE,
     ENDED,
     LIST,
@@ -231,6 +234,18 @@ def as_one(declared: Declared, since: datetime | None) -> JobStatus:
     )
 
 
+def counted_as_one(part: Part) -> JobStatus:
+    """Return what `as_one` does for a group whose items are counted."""
+    counts, state, made = part.states, part.state, part.list_job
+    done = sum(counts[each] for each in TALLIED_DONE)
+    name = f"{part.name} {done:,}/{counts.total():,}"
+    reason = _tell(counts) or (made.reason if made else "")
+    ended_at = part.ended_at if state in ENDED else None
+    return JobStatus(
+        name, "", state, reason, attempts=1, started_at=part.started_at, ended_at=ended_at
+    )
+
+
 def _find_start(jobs: Iterable[JobStatus], since: datetime | None) -> datetime | None:
     """Return when the first of some jobs began; in a retried run, of those that ran again."""
     started = [job.started_at for job in jobs if job.started_at]
@@ -255,9 +270,12 @@ def count_ends(jobs: Iterable[JobStatus]) -> str:
 
 
 def _reason(jobs: Iterable[JobStatus]) -> str:
-    counts: dict[str, int] = {}
-    for job in jobs:
-        if job.state in ENDED and job.state != "finished":
-            word = TOLERATED if job.is_tolerated else job.state
-            counts[word] = counts.get(word, 0) + 1
-    return ", ".join(f"{count} {word}" for word, count in counts.items())
+    return _tell(Counter(TOLERATED if job.is_tolerated else job.state for job in jobs))
+
+
+def _tell(counts: Mapping[str, int]) -> str:
+    """Return how many ended otherwise than well, always in one order."""
+    return ", ".join(f"{counts[word]} {word}" for word in _NOT_FINISHED if counts.get(word))
+
+
+_NOT_FINISHED = (*BAD, TOLERATED, "skipped", "canceled", "deleted")

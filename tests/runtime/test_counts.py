@@ -16,6 +16,7 @@ import pytest
 from redis import Redis
 
 from flowq import runtime
+from flowq.render.groups import as_one, counted_as_one, find_declared
 from flowq.render.lines import Line
 from flowq.render.progress import progress
 from flowq.render.tally import Tally
@@ -89,6 +90,12 @@ def compare(run: Runs) -> bool:
         found, expected = map(without_times, tables)
         assert found == expected
         rows = Tally(status).parts
+        for name in {each.name for each in counted.groups} & set(tally.parts):
+            declared = find_declared(status, name)
+            assert declared is not None
+            whole = as_one(declared, status.started_at)
+            one = counted_as_one(tally.parts[name])
+            assert (one.name, one.state, one.reason) == (whole.name, whole.state, whole.reason)
         for name, part in tally.parts.items():
             for at, known in (
                 (part.started_at, rows[name].started_at),
