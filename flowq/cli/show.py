@@ -16,12 +16,20 @@ from flowq.cli.place import Place, find_abandoned, opened
 from flowq.client import Run, missing_job
 from flowq.errors import UsageError
 from flowq.history import Attempt
-from flowq.render.details import JobDetails, group_details, job_details, run_details
+from flowq.render.details import (
+    JobDetails,
+    counted_details,
+    group_details,
+    job_details,
+    run_details,
+)
 from flowq.render.groups import Declared, choose_items, find_declared, with_span
 from flowq.render.job_output import output_lines
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import summary, without_runtime
+from flowq.render.tally import Tally
+from flowq.runtime.counts import read_page
 from flowq.status import ENDED, JobState, JobStatus, RunStatus
 
 PAGE = 100
@@ -157,6 +165,9 @@ def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
         yield from rows(items, datetime.now(UTC), width, unicode=unicode)
 
 
+_Shown = tuple[Iterator[Line], list[JobStatus], bool]
+
+
 class _Page:
     """Some of the items of a group that are in one state."""
 
@@ -180,17 +191,36 @@ class _Page:
             raise missing_job(self.run.run_id, self.after, names)
         return choose_items(group, self.state, self.after, self.limit or PAGE)
 
-    def draw(self, place: Place) -> Iterator[Line]:
-        """Yield the lines that show the group, its items, and how to see the next ones."""
+    def _read_folded(self, unicode: bool) -> _Shown:
         status = self.run.status()
         group = self._find_group(status)
         items, has_more = self._choose(group)
-        width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
-        yield from group_details(group, unicode=unicode)
-        yield ()
         spans = with_span(status)
         shown = [spans.get(job.name, job) for job in items]
-        yield from rows(shown, datetime.now(UTC), width, unicode=unicode)
+        return group_details(group, unicode=unicode), shown, has_more
+
+    def _read_counted(self, unicode: bool) -> _Shown | None:
+        """Read only these items, if the run is large and its items are counted."""
+        counted = self.run.counted()
+        tally = Tally.of_counted(counted) if counted else None
+        part = tally.parts.get(self.name) if tally else None
+        if counted is None or part is None or not part.is_group:
+            return None
+        connection, limit = self.run.connection, self.limit or PAGE
+        items = read_page(
+            counted, self.name, self.state, connection, after=self.after, limit=limit + 1
+        )
+        if items is None:
+            return None
+        return counted_details(part, unicode=unicode), items[:limit], len(items) > limit
+
+    def draw(self, place: Place) -> Iterator[Line]:
+        """Yield the lines that show the group, its items, and how to see the next ones."""
+        width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
+        details, items, has_more = self._read_counted(unicode) or self._read_folded(unicode)
+        yield from details
+        yield ()
+        yield from rows(items, datetime.now(UTC), width, unicode=unicode)
         if not items:
             yield ((f"no {'other ' if self.after else ''}item is {self.state}", "dim"),)
         if has_more:

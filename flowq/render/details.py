@@ -13,7 +13,7 @@ from flowq.durations import local_time
 from flowq.errors import describe_exit
 from flowq.history import Attempt
 from flowq.render.events import progress_text
-from flowq.render.groups import Declared, count_ends
+from flowq.render.groups import Declared, count_ends, count_states
 from flowq.render.lines import (
     STYLE_BY_STATE,
     Line,
@@ -24,6 +24,7 @@ from flowq.render.lines import (
     printable,
     shortened,
 )
+from flowq.render.tally import Part
 from flowq.runtime.views import to_printable
 from flowq.status import ENDED, CodeChange, JobRecord, JobStatus, RunRecord
 
@@ -176,15 +177,28 @@ def group_details(
     group: Declared, results: Sequence[Any] | None = None, *, unicode: bool = True
 ) -> Iterator[Line]:
     """Yield a group's state, how its items and its list are, and its results once it has ended."""
-    style, made = STYLE_BY_STATE.get(group.state, ""), group.list_job
-    yield ((f"{find_mark(group.state, unicode)} {group.name}  ", style), ("a group", "dim"))
-    yield from _field("state", group.state, style)
-    yield from _field("items", f"{len(group.items)}{_in_brackets(count_ends(group.items))}")
+    ends, made = count_ends(group.items), group.list_job
+    yield from _group(group.name, group.state, f"{len(group.items)}", ends, made, unicode)
+    if group.state in ENDED and group.items and results is not None:
+        yield from _section("result", _pretty(list(results)))
+
+
+def counted_details(part: Part, *, unicode: bool = True) -> Iterator[Line]:
+    """Yield what `group_details` does, of a group whose items are counted."""
+    size, ends = str(part.states.total()), count_states(part.states)
+    yield from _group(part.name, part.state, size, ends, part.list_job, unicode)
+
+
+def _group(
+    name: str, state: str, size: str, ends: str, made: JobStatus | None, unicode: bool
+) -> Iterator[Line]:
+    style = STYLE_BY_STATE.get(state, "")
+    yield ((f"{find_mark(state, unicode)} {name}  ", style), ("a group", "dim"))
+    yield from _field("state", state, style)
+    yield from _field("items", f"{size}{_in_brackets(ends)}")
     if made is not None and (made.state != "finished" or made.reason):
         why = f": {made.reason}" if made.reason else f"; see {made.name}"
         yield from _field("list", f"{made.state}{why}", STYLE_BY_STATE.get(made.state, ""))
-    if group.state in ENDED and group.items and results is not None:
-        yield from _section("result", _pretty(list(results)))
 
 
 def _in_brackets(text: str) -> str:

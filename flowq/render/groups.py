@@ -264,9 +264,13 @@ def _reason_of(declared: Declared) -> str:
 
 def count_ends(jobs: Iterable[JobStatus]) -> str:
     """Return how many jobs ended how: `3 finished, 1 failed`."""
-    jobs = tuple(jobs)
-    finished = sum(job.state == "finished" for job in jobs)
-    return ", ".join(filter(None, [f"{finished} finished" if finished else "", _reason(jobs)]))
+    return count_states(Counter(TOLERATED if job.is_tolerated else job.state for job in jobs))
+
+
+def count_states(counts: Mapping[str, int]) -> str:
+    """Do the same with counts by state."""
+    finished = counts.get("finished")
+    return ", ".join(filter(None, [f"{finished} finished" if finished else "", _tell(counts)]))
 
 
 def _reason(jobs: Iterable[JobStatus]) -> str:

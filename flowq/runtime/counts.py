@@ -225,17 +225,41 @@ def _state_of(status: RunStatus, groups: list[GroupCounts]) -> str:
     return "waiting" if is_held_up and not is_busy else "running"
 
 
-def list_items(
-    run_id: str, group: str, state: str, connection: Redis, *, after: str = "", limit: int = 100
-) -> list[str] | None:
-    """Return the names of items of a group that are in a state, in the order of the items.
+def read_page(
+    counted: Counted, group: str, state: str, connection: Redis, *, after: str = "", limit: int
+) -> list[JobStatus] | None:
+    """Return items of a group that are in a state as a status has them, in their order.
 
-    `after` is the name of an item, where the page begins; `state` is one of `STATES`, in which
-    failures that are tolerated are apart. Returns None where there are no counts.
+    `after` is the name of an item, behind which the page begins. The server looks through the
+    events for those of these items, and transfers no others. Returns None where that cannot be
+    told: there is no such item, or the state is one of two that counts tell apart.
     """
-    if _catch_up(run_id, connection) is None:
+    run_id, wanted = counted.status.run_id, (*_SHOWN_AS.get(state, ()), state)
+    counts = next((each.counts for each in counted.groups if each.name == group), {})
+    found = [each for each in wanted if ("item", each) in counts]
+    if len(found) > 1 or (after and connection.zscore(keys.run_states(run_id), after) is None):
         return None
-    code = STATES.index(state) + 1
-    arguments = (run_id, group, code, after, limit)
+    names = _list_items(run_id, group, found[0], connection, after, limit) if found else []
+    events: list[Any] = []
+    last: Any = "0-0"
+    while names and last:
+        arguments = (run_id, last, EVENTS_PER_CALL, *names)
+        last, some = scripts.FIND_EVENTS.call(connection, keys.run(run_id), *arguments)
+        events += some
+    jobs = fold(RunStatus(run_id, ""), map(_read_entry, events)).jobs
+    return [jobs.get(name) or JobStatus(name, "") for name in names]
+
+
+_SHOWN_AS = {"deferred": ("asking", "stuck"), "failed": ("tolerated",)}
+
+
+def _list_items(
+    run_id: str, group: str, state: str, connection: Redis, after: str, limit: int
+) -> list[str]:
+    """Return the names of items of a group that are in one of `STATES`, in their order.
+
+    The run has been counted before.
+    """
+    arguments = (run_id, group, STATES.index(state) + 1, after, limit)
     raw = scripts.LIST_ITEMS.call(connection, keys.run(run_id), *arguments)
     return [as_text(name) for name in raw]

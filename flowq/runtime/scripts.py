@@ -228,6 +228,7 @@ MAY_RETRY = Script("retries.may_retry")
 SET_APART = Script("jobs.set_apart")
 COUNT = Script("counts.catch_up")
 LIST_ITEMS = Script("counts.list_items")
+FIND_EVENTS = Script("counts.find_events")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
 HOT = tuple(script for script in ALL if isinstance(script, HotScript))

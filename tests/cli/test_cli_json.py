@@ -304,7 +304,7 @@ def test_an_error_is_a_document_too(
 
 
 def test_the_items_of_a_group_in_one_state_are_listed_in_pages(
-    ask: Ask, call: Call, folder: Path, redis_url: str
+    ask: Ask, call: Call, folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "odd.yaml").write_text(
         "name: odd\njobs:\n"
@@ -339,6 +339,16 @@ def test_the_items_of_a_group_in_one_state_are_listed_in_pages(
     assert [name in second.out for name in odd] == [False] * 4 + [True] * 2
     assert "more:" not in second.out
     assert "no item is skipped" in show("page", "--state", "skipped").out
+
+    def tell() -> list[str]:
+        pages = [show("page", "--state", state, "-n", "4") for state in ("finished", "skipped")]
+        return [*(each.out for each in pages), call("status", run_id, "page", *url).out]
+
+    url = ("--redis-url", redis_url)
+    told = tell()
+    monkeypatch.setattr("flowq.runtime.counts.FEW_EVENTS", 0)  # so that it is read from counts
+    assert tell() == told
+    assert show("page", "--state", "failed", "-n", "4").out == first.out
 
     for words, code, said in (
         (["other", "--state", "failed"], 2, "other is not a group"),

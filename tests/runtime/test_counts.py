@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from flowq.render.lines import Line
 from flowq.render.progress import progress
 from flowq.render.tally import Tally
 from flowq.runtime import counts, keys, retry, runs, scripts
-from flowq.runtime.counts import list_items, read_counted
+from flowq.runtime.counts import GroupCounts, read_counted, read_page
 from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Matrix, Retry, Workflow
 from flowq.status import PROGRESSED, STATE_BY_EVENT
 from tests.runtime.calls import count_calls
@@ -332,9 +333,14 @@ def test_the_items_in_a_state_are_listed_in_pages_and_in_their_order(
     work()
 
     def find(state: str, after: str = "", limit: int = 100) -> list[str]:
-        found = list_items(RUN, "page", state, connection, after=after, limit=limit)
+        counted = read_counted(RUN, connection)
+        assert counted is not None
+        found = read_page(counted, "page", state, connection, after=after, limit=limit)
         assert found is not None
-        return found
+        assert found == [jobs[job.name] for job in found]  # to the last field
+        return [job.name for job in found]
+
+    jobs = run.status.jobs
 
     even = [f"page[{number}.x]" for number in range(0, 12, 2)]
     assert {run.states[name] for name in even} == {"finished"}
@@ -343,7 +349,14 @@ def test_the_items_in_a_state_are_listed_in_pages_and_in_their_order(
     assert find("finished", after=even[3]) == even[4:]
     assert len(find("skipped")) == 6
     assert find("failed") == []
-    assert list_items(RUN, "no_group", "failed", connection) == []
+    counted = read_counted(RUN, connection)
+    assert counted is not None
+    assert read_page(counted, "no_group", "failed", connection, limit=1) == []
+    assert read_page(counted, "page", "failed", connection, after="page[0]", limit=1) is None
+    both = GroupCounts("page", {("item", "failed"): 1, ("item", "tolerated"): 1})
+    assert (
+        read_page(replace(counted, groups=(both,)), "page", "failed", connection, limit=1) is None
+    )
 
 
 def test_there_are_none_of_many_single_jobs_or_for_a_server_that_takes_no_changes(
@@ -371,7 +384,6 @@ def test_there_are_none_for_a_user_who_may_only_look(
     try:
         with Redis.from_url(redis_url, username="looks", password="no-secret") as looking:
             assert read_counted(RUN, looking) is None
-            assert list_items(RUN, "page", "failed", looking) is None
             assert runs.get_status(RUN, looking).state == "running"
     finally:
         connection.acl_deluser("looks")

@@ -146,9 +146,9 @@ local function read_declared(from, most)
 end
 
 -- The next events, at most so many.
-local function read_next(after, most)
+local function read_next(after, most, run_id)
   if most == 0 then return {} end
-  return redis.call('XRANGE', OURS .. 'events:' .. run, after and '(' .. after or '-', '+', 'COUNT', most)
+  return redis.call('XRANGE', OURS .. 'events:' .. (run_id or run), after and '(' .. after or '-', '+', 'COUNT', most)
 end
 
 -- The numbers of groups; those that have none get one.
@@ -361,4 +361,17 @@ function counts.list_items(argv)
   if score then lowest = string.format('(%.0f', first + tonumber(score) % PER_BUCKET) end
   local highest = string.format('(%.0f', first + PER_BUCKET)
   return redis.call('ZRANGEBYSCORE', set, lowest, highest, 'LIMIT', 0, argv[8])
+end
+
+-- The events of some jobs among the next ones of a run.
+-- ARGV   4 run   5 id behind which to look   6 how many events to look at   7… names of jobs
+-- Returns {id of the last one if there may be more, else "", the events}.
+function counts.find_events(argv)
+  local is_wanted, found = {}, {}
+  for i = 7, #argv do is_wanted[argv[i]] = true end
+  local page = read_next(argv[5], argv[6], argv[4])
+  for _, event in ipairs(page) do
+    if is_wanted[event[2][4]] then found[#found + 1] = event end
+  end
+  return { #page == tonumber(argv[6]) and page[#page][1] or '', found }
 end
