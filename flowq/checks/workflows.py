@@ -221,7 +221,7 @@ def _check_scheduled_inputs(
         where = workflow.places.find(*path, "inputs", name)
         if name not in declared:
             if workflow.is_whole("inputs"):
-                message = f"the schedule gives the input {name}, and the workflow has no such input"
+                message = f"the schedule gives the input {name}, but the workflow has no such input"
                 hint = did_you_mean(name, declared) or "remove it, or declare it under `inputs`"
                 yield Problem(BAD_SCHEDULE_INPUTS, message, where, hint)
             continue

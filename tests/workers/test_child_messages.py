@@ -130,7 +130,7 @@ def test_a_result_that_no_server_takes_fails_its_job(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(child, "MAX_END_BYTES", 1_000)
     (end,) = read_kept(child._write_end(ENDS[0]._replace(value="x" * 2_000)))
     assert end.status == "failed"
-    assert end.error.startswith("the result has 0 MB, which no server takes")
+    assert end.error.startswith("the result has 0 MB, which no server accepts")
 
 
 def test_nothing_in_the_supervisor_loads_a_pickle() -> None:
