@@ -8,6 +8,7 @@ The other exits (`delete`, a result that is not kept) are covered too.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 _PLAIN_RESULTS = frozenset({bool, int, float})
 
 log = logging.getLogger("rq.worker")
+
+_ITEM = re.compile(r"\[[^\]]*\]")
 
 PERFORM = "flowq.runtime.work.perform"
 """The function of a job of a workflow that is more than a plain call."""
@@ -116,6 +119,11 @@ class Job(RetriedJob):
     def is_future(self) -> bool:
         """Whether the job was enqueued with `deferred=True`."""
         return self._future
+
+    @property
+    def declared_name(self) -> str:
+        """The name in its workflow, without those of items; empty outside of runs."""
+        return _ITEM.sub("", self.name)
 
     @property
     def is_tracked(self) -> bool:

@@ -154,6 +154,7 @@ def test_sentry_hears_no_secret_and_gets_the_run_and_the_job_as_tags(
     [transaction] = inbox.items("transaction")
     *_, event = inbox.items("event")
     for each in (transaction, event):
+        assert each["transaction"] == "watched_jobs.report"
         assert each["tags"] == {"flowq.run": "r1", "flowq.job": "a", "flowq.attempt": "1"}
     assert event["exception"]["values"][-1]["value"] == "no ***"
     assert "about {'token': ['***']}" in json.dumps(event["breadcrumbs"])

@@ -8,7 +8,6 @@ carry it. Nothing here may fail a job.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 from collections.abc import Callable
@@ -49,8 +48,6 @@ MAX_TRACEBACK = 20_000
 
 FLUSH_S = 1.5
 """How long a process may take for its last spans; the supervisor gives it 2 s to end (`END_S`)."""
-
-_ITEM = re.compile(r"\[[^\]]*\]")
 
 
 class Spans:
@@ -125,7 +122,7 @@ class Spans:
                     for each in self._find_blockers(job)
                 ]
         span = self._tracer.start_span(
-            _ITEM.sub("", job.name) or job.func_name or "job",
+            job.declared_name or job.func_name or "job",
             context=parent,
             kind=api.SpanKind.CONSUMER,
             attributes=self._describe(job, task, workflow),
