@@ -42,6 +42,7 @@ from flowq.planner.compile import fill_in
 from flowq.runtime import keys
 from flowq.runtime.connections import (
     JOB_MAX_WAIT_S,
+    is_passing,
     read_clock,
     read_each,
     retry_while_unavailable,
@@ -280,15 +281,33 @@ def _find_newest(begin: Due, until: datetime) -> Iterator[Due]:
         back *= 8
 
 
-def serve(schedulers: Sequence[Scheduler], wait: Callable[[float], bool]) -> None:
-    """Submit runs when they are due, until `wait`, which gets seconds, returns True."""
-    is_over = False
+def serve(
+    schedulers: Sequence[Scheduler],
+    wait: Callable[[float], bool],
+    while_away: Callable[[], object] = lambda: None,
+) -> None:
+    """Submit runs when they are due, until `wait`, which gets seconds, returns True.
+
+    Goes on after an outage of the server, however long; `while_away` is called meanwhile.
+    Errors: redis-py's that do not pass.
+    """
+    is_away = is_over = False
     while not is_over:
         for each in schedulers:
-            each.tick()
+            try:
+                each.tick()
+                is_away = False
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                if not is_away:
+                    each.tell(f"the server cannot be used, and is asked again: {error}")
+                is_away = True
+                while_away()
         is_over = wait(TICK_S)
     for each in schedulers:
-        each.leave()
+        if not is_away:
+            each.leave()
 
 
 def pause(workflow: str, connection: Redis) -> bool:

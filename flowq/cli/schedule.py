@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -76,8 +75,8 @@ def command(
             plan = scheduling.plan_due(each, due, inputs[each.name], imports=imports)
         plans.append((due, plan))
     with opened(redis_url, creating=True) as place, terminal.Interrupts(deferring=True) as signals:
-        place.retry.wait_at_most(math.inf)
         warn_about(place)
+        place.retry.wait_at_most(scheduling.LEASE_S)  # then `serve` goes on, or a signal ends it
         for due, plan in plans:
             when = f"{due.at:%Y-%m-%d %H:%M %Z}"
             terminal.note(f"flowq: the next run of {plan.workflow} is due at {when}")
@@ -86,7 +85,7 @@ def command(
             scheduling.Scheduler(each, inputs[each.name], place.connection, _tell)
             for each in workflows.values()
         ]
-        scheduling.serve(schedulers, until_interrupted(signals))
+        scheduling.serve(schedulers, until_interrupted(signals), place.revive)
 
 
 def _tell(text: str) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import redis
 from redis import Redis
 
 from flowq import scheduling
@@ -281,6 +282,33 @@ def test_a_run_that_was_removed_while_it_was_submitted_is_submitted_again(
     clock.now += HOUR / 4
     scheduler.tick()
     assert due_of_runs(connection) == ["29 13:00"]
+
+
+def test_a_scheduler_goes_on_after_an_outage_and_gives_its_lease_back_at_the_end(
+    connection: Redis, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    scheduler = Scheduler(scheduled("0 * * * *"), {"word": "hi"}, connection, told.append)
+    looks, revivals, tick = iter(range(9)), [], scheduler.tick
+
+    def look() -> None:
+        if next(looks) in (1, 2):
+            raise redis.ConnectionError("Connection refused.")
+        tick()
+
+    def wait(seconds: float) -> bool:
+        clock.now += HOUR / 2
+        return len(due_of_runs(connection)) == 2
+
+    monkeypatch.setattr(scheduler, "tick", look)
+    scheduling.serve([scheduler], wait, lambda: revivals.append(1))
+    assert due_of_runs(connection) == ["29 13:00", "29 14:00"]
+    away = "the server cannot be used, and is asked again: Connection refused."
+    assert (told[0], told.count(away), revivals) == (away, 1, [1, 1])
+    assert not connection.exists(keys.scheduler("demo"))
+    monkeypatch.setattr(scheduler, "tick", lambda: connection.lpush(keys.schedule("demo"), 1))
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        scheduling.serve([scheduler], wait)
 
 
 # Several processes -------------------------------------------------------------------------------
