@@ -15,7 +15,7 @@ from typing import Any
 from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
-from flowq.plan import Call, Enqueue, Nested, Slot, Start
+from flowq.plan import Call, Enqueue, Nested, Sleep, Slot, Start
 from flowq.spec import Block, JobSpec, Shell
 from flowq.texts import show
 
@@ -59,9 +59,12 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
         if_=known(template.if_),
         approval=template.approval
         and replace(template.approval, message=known(template.approval.message)),
+        poll=template.poll and replace(template.poll, until=known(template.poll.until)),
         description=template.description,
     )
     does = template.does
+    if isinstance(does, Sleep):
+        does = Sleep(known(does.time))
     if isinstance(does, Call | Start) and does.is_live:
         kwargs = known(does.kwargs)
         if isinstance(does, Call) and bound.description == describe_call(
@@ -117,8 +120,8 @@ def _needs_scope(bound: Enqueue) -> bool:
     message = bound.approval.message if bound.approval else ""
     judges = bool(bound.ended_of) and bound.if_ is not None
     does = bound.does
-    runs_live = does.is_live if isinstance(does, Call | Start) else isinstance(does, Shell)
-    is_asked = judges or runs_live or bound.stop_when is not None
+    runs_live = does.is_live if isinstance(does, Call | Start) else isinstance(does, Shell | Sleep)
+    is_asked = judges or runs_live or bool(bound.stop_when or bound.poll)
     return is_asked or is_live(bound.if_) or is_live(message)
 
 
@@ -176,4 +179,6 @@ def describe(job: JobSpec, filled: Mapping[str, Any]) -> str:
     if job.run is not None:
         first, _, rest = describe_command(job.run.command).strip().partition("\n")
         return first if len(first) <= MAX_COMMAND and not rest else f"{first[:MAX_COMMAND]}…"
+    if job.sleep is not None:
+        return f"sleep {job.sleep}"
     return describe_call(job.call or job.workflow, filled)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 SECONDS_BY_UNIT = {
@@ -37,6 +37,48 @@ def parse_duration(value: object) -> float:
     if value < 0 or (isinstance(value, float) and not math.isfinite(value)):
         raise _refusal(value)
     return _shortest(value)
+
+
+def parse_pause(value: object) -> float | datetime:
+    """Return how long to wait, in seconds, or until when: an aware instant.
+
+    Shape: a duration as `parse_duration` reads it, or a timedelta; an instant in ISO 8601 with its
+    time zone, `2026-12-24T08:00:00+01:00`, or an aware datetime.
+    Errors: ValueError, with a message for the user, for anything else.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, str) and _DATE.match(value):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f"{value!r} is no instant; {_INSTANT_HINT}") from None
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError(f"{value.isoformat()} has no time zone; {_INSTANT_HINT}")
+        return value
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        message = f"{value!r:.80} is neither a duration nor an instant; write 30s, 10m, 2h or 1d"
+        raise ValueError(f"{message}, or an instant: {_AN_INSTANT}") from None
+    if seconds > MAX_S:
+        raise ValueError(f"{value!r:.80} is longer than 3650d")
+    return seconds
+
+
+def write_pause(value: object) -> str:
+    """Return a pause as text that `parse_pause` reads. Errors: those of `parse_pause`."""
+    pause = parse_pause(value)
+    return pause.isoformat() if isinstance(pause, datetime) else write_seconds(pause)
+
+
+MAX_S = 3_650 * 86_400
+"""The longest duration anywhere, in seconds."""
+
+_DATE = re.compile(r"\s*[0-9]{4}-")
+_AN_INSTANT = "2026-12-24T08:00:00+01:00"
+_INSTANT_HINT = f"write it as {_AN_INSTANT}, with Z for UTC"
 
 
 def write_duration(seconds: float) -> str | float:

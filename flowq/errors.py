@@ -25,6 +25,7 @@
     ├── Unserializable               1    a result, argument or item that cannot be stored
     ├── DoNotRetry                   1    raised by a job: it is not retried
     │   ├── NotAllowed                    a job that this worker must not run (--allow)
+    │   ├── PollFailed                    what a job polls for did not come in time
     │   └── SecretInResult                a result contains a secret that it must not contain
     └── RetryLater                   1    raised by a job: it is retried after some seconds
 
@@ -390,6 +391,22 @@ class DoNotRetry(FlowqError):
 
     Also as a base of other exceptions: `class UnknownCustomer(flowq.DoNotRetry): ...`
     """
+
+
+class PollFailed(DoNotRetry):
+    """The expression of a job's `poll` was not true in time."""
+
+    def __init__(self, count: int, within: str) -> None:
+        super().__init__(count, within)
+        self.count = count
+        self.within = within
+
+    def __str__(self) -> str:
+        times = "once" if self.count == 1 else f"{self.count:,} times"
+        return (
+            f"`until` of the poll was not true within {self.within}: polled {times}, and the next "
+            "poll would come later"
+        )
 
 
 class SecretInResult(DoNotRetry):

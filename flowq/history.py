@@ -1,7 +1,8 @@
 """The attempts of a run's jobs, from its events: each execution that began, with its times and end.
 
 `--json`, `flowq show`, reports and pictures read it. A live display does not: `flowq.status.fold`
-keeps what it needs. Pure, like that. Executions that only judged an `if` are no attempts.
+keeps what it needs. Pure, like that. Executions that only judged an `if`, and those after which the
+job pauses, are no attempts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from flowq.status import BEGUN_FOR_NOTHING, ENDED, PROGRESSED, REMOVED, Event
+from flowq.status import ENDED, PROGRESSED, REMOVED, Event, has_begun_for_nothing
 
 AttemptState = Literal[
     "started", "finished", "failed", "timed_out", "stopped", "lost", "canceled", "deleted"
@@ -119,7 +120,7 @@ class _History:
             self._handed_at, self._worker = event.at, event.worker
         elif event.state in ("started", PROGRESSED):
             self._start(event)
-        elif self._is_open and event.state in BEGUN_FOR_NOTHING:
+        elif self._is_open and has_begun_for_nothing(event):
             self._forget()
         elif event.began_at is not None or self._is_open:
             self._end(event)

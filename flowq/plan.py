@@ -27,6 +27,7 @@ from flowq.spec import (
     Concurrency,
     ForEach,
     Options,
+    Poll,
     Retry,
     Shell,
     Tolerance,
@@ -115,9 +116,16 @@ class Start:
     is_live: bool = False
 
 
-Does = Call | Shell | Join | Expansion | Start
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait without a worker. `time` is a template for a duration or an instant, or one as text."""
+
+    time: str
+
+
+Does = Call | Shell | Join | Expansion | Start | Sleep
 """What a job does: call a function, run a command, return the outputs of a nested workflow, add the
-items of a group, or add the jobs of a nested workflow."""
+items of a group, add the jobs of a nested workflow, or wait."""
 
 
 @reads_older_pickles
@@ -177,6 +185,7 @@ class Enqueue(Options):
     refuses_secrets: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     branch: Mapping[str, str] = field(default_factory=dict)
+    poll: Poll | None = None
 
 
 FLAT_FIELDS = (
@@ -186,7 +195,7 @@ FLAT_FIELDS = (
     *("inside", "group", "group_name", "grows", "slots", "stop_when", "is_tolerated", "approval"),
     *OPTIONS[:4],  # those that 0.1 had
     *("condition", "ended_of", "is_open"),
-    *("workflow_retries", "secrets", "refuses_secrets"),
+    *("workflow_retries", "secrets", "refuses_secrets", "poll", "sleep"),
 )
 """The fields of a job and of what it does, flat, in the order of pickles up to 0.1."""
 
@@ -216,6 +225,8 @@ def flatten(does: Does) -> dict[str, Any]:
             "outputs": does.outputs,
             "workflow_retries": does.retries,
         }
+    if isinstance(does, Sleep):
+        return {**common, "sleep": does.time}
     return {**common, "run" if isinstance(does, Shell) else "expansion": does}
 
 
@@ -230,6 +241,8 @@ def gather(flat: Mapping[str, Any]) -> Does:
         return Join(outputs, flat.get("workflow_retries"))
     if (command := flat.get("run")) is not None:
         return cast(Shell, command)
+    if (time := flat.get("sleep")) is not None:
+        return Sleep(time)
     return Call(flat["call"], kwargs, is_live)
 
 

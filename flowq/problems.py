@@ -50,7 +50,9 @@ WRONG_SHAPE = _register("FQ105", "Every value has the shape that its key expects
 MISSING_KEY = _register("FQ106", "Required keys are present", "declare")
 FOREIGN_WORD = _register("FQ108", "Keys are flowq's, not another tool's", "declare")
 BAD_NAME = _register("FQ109", "Names use only characters that are allowed in job ids", "declare")
-BAD_DURATION = _register("FQ110", "A duration is a number with ms, s, m, h or d", "declare")
+BAD_DURATION = _register(
+    "FQ110", "A duration is a number with ms, s, m, h or d", "declare", "planner"
+)
 DOCUMENT_TOO_LARGE = _register(
     "FQ111", "The document is within the limits on size, depth and repetition", "declare"
 )

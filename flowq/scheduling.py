@@ -38,7 +38,7 @@ from flowq.errors import FlowqError, RunNotFound, UsageError, WrongState
 from flowq.expressions import evaluate
 from flowq.expressions.places import find_schedules
 from flowq.plan import Plan
-from flowq.planner.compile import fill_in
+from flowq.planner.filling import fill_in
 from flowq.runtime import keys
 from flowq.runtime.connections import (
     JOB_MAX_WAIT_S,

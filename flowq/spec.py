@@ -232,6 +232,21 @@ class Approval:
 
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
+class Poll:
+    """The job is executed again and again, until an expression on its `result` is true.
+
+    Between two executions no worker is occupied. Shape: `until` is an expression without braces.
+    Units: `every_s` in seconds from the end of an execution; `within_s` from the start of the
+    first one, None for no limit.
+    """
+
+    until: str
+    every_s: float = 30
+    within_s: float | None = None
+
+
+@reads_older_pickles
+@dataclass(frozen=True, slots=True)
 class Shell:
     """A command. `result` selects the part of its output that is the job's result.
 
@@ -299,16 +314,17 @@ def options_of(job: Options) -> dict[str, Any]:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class JobSpec(Options):
-    """The declaration of one job: a call, a shell command, or another workflow; exactly one.
+    """The declaration of one job: a call, a command, another workflow, or a sleep; exactly one.
 
     Units: `timeout_s` in seconds, None for the workflow's default, or no limit.
     Shape: None means absent, so the workflow's default applies. `needs` and `blocks` keep the order
     of declaration, without repeats. `if_` is an expression without braces. `workflow` is a file
-    beside this one, or a name under the workflow's own `workflows`. A job that `is_final` is
-    declared under `finally`: it runs when all other jobs have ended. `settings` has the templates
-    of the keys that are written as expressions (`queue`, `retries.max`); their fields are those of
-    absent keys until `flowq.settings` evaluates them. `else_` has the jobs that run if `if_` is
-    false, or `PASS_ON` alone, for none.
+    beside this one, or a name under the workflow's own `workflows`. `sleep` is a template for a
+    duration or an instant (`flowq.durations.parse_pause`). A job that `is_final` is declared under
+    `finally`: it runs when all other jobs have ended. `settings` has the templates of the keys that
+    are written as expressions (`queue`, `retries.max`); their fields are those of absent keys until
+    `flowq.settings` evaluates them. `else_` has the jobs that run if `if_` is false, or `PASS_ON`
+    alone, for none.
     """
 
     name: str
@@ -337,6 +353,8 @@ class JobSpec(Options):
     secret_results: SecretResults | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     else_: tuple[str, ...] = ()
+    sleep: str | None = None
+    poll: Poll | None = None
 
 
 @reads_older_pickles

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowq.durations import parse_duration
 from flowq.job_table import JobTable
+from flowq.pauses import PAUSES, Polls, find_due
 from flowq.reports import Progress
 
 if TYPE_CHECKING:
@@ -105,8 +105,15 @@ again, which readers of older versions ignore."""
 STATE_BY_EVENT = {"handed": "queued", "returned": "queued", PROGRESSED: "started"}
 """The states of jobs after events that are no states themselves."""
 
-BEGUN_FOR_NOTHING = ("skipped", "deferred", "returned")
-"""What a started job becomes whose execution has judged its `if`, and done nothing else."""
+_BEGUN_FOR_NOTHING = ("skipped", "deferred", "returned")
+
+
+def has_begun_for_nothing(event: Event) -> bool:
+    """Whether a started job has judged its `if`, and done nothing else, or pauses: no attempt."""
+    pauses = event.state == "scheduled" and event.reason.startswith(PAUSES)
+    return pauses or event.state in _BEGUN_FOR_NOTHING
+
+
 LIST = "(list)"
 """What stands behind the name of a group in the name of the job that makes its list."""
 
@@ -146,9 +153,6 @@ def is_helper(name: str) -> bool:
 
 _ATTEMPT = re.compile(r"^attempt ([0-9]+) failed|, attempt ([0-9]+)$")
 """The number of the attempt in the reason of a nested workflow that has not succeeded."""
-
-_AGAIN = re.compile(r"; again in ([^;]+)$")
-"""How long a job waits that tries again, at the end of the reason."""
 
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
@@ -256,6 +260,11 @@ class JobStatus:
     def is_stuck(self) -> bool:
         """Whether all of its blockers have ended, and it waits until the others succeed too."""
         return self.state == "deferred" and self.reason.partition(":")[0] == STUCK
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether it sleeps, or waits for its next poll."""
+        return self.state == "scheduled" and self.reason.startswith(PAUSES)
 
     @property
     def is_tolerated(self) -> bool:
@@ -435,6 +444,7 @@ class JobRecord:
     decision: ApprovalDecision | None = None
     blocks: tuple[str, ...] = ()
     is_open: bool = False
+    polls: Polls | None = None
 
     @property
     def options(self) -> str:
@@ -545,7 +555,7 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     attempts, worker = job.attempts, event.worker or job.worker
     deferred_at, queued_at, due_at = job.deferred_at, job.queued_at, job.due_at
     started_at, ended_at, progress = job.started_at, job.ended_at, job.progress
-    if had_begun and event.state in BEGUN_FOR_NOTHING:
+    if had_begun and has_begun_for_nothing(event):
         attempts, started_at, worker = attempts - 1, None, event.worker
     if event.reason and (counted := _ATTEMPT.search(event.reason)):
         attempts = int(counted[1] or counted[2])
@@ -563,24 +573,15 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
             progress = event.progress
     else:
         # It waits, again: what an earlier attempt left behind is not true of the next one.
-        worker, due_at = event.worker, _due_after(event)
+        worker, due_at = event.worker, None
+        if state == "scheduled":
+            due_at = find_due(event.reason, event.at)
         started_at = ended_at = progress = None
         deferred_at = event.at if event.state == "deferred" else deferred_at
         queued_at = event.at if event.state == "queued" else queued_at
     instants = (deferred_at, queued_at, started_at, ended_at)
     told = (state, event.reason, worker, attempts)
     return JobStatus(job.name, job.job_id, *told, *instants, event.error, due_at, progress)
-
-
-def _due_after(event: Event) -> datetime | None:
-    """Return when a job tries again that waits for its back-off."""
-    again = _AGAIN.search(event.reason) if event.state == "scheduled" else None
-    if again is None:
-        return None
-    try:
-        return event.at + timedelta(seconds=parse_duration(again[1]))
-    except (ValueError, OverflowError):  # in the words of another version
-        return None
 
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:

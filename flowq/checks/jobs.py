@@ -30,7 +30,7 @@ from flowq.spec import JobSpec, Path, Workflow
 
 
 def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A job has exactly one of `call`, `run` and `workflow`."""
+    """A job has exactly one of `call`, `run`, `workflow` and `sleep`."""
     for job in workflow.jobs:
         said = [
             key
@@ -53,7 +53,12 @@ def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def _work_of(job: JobSpec) -> Mapping[str, bool]:
-    return {"call": bool(job.call), "run": job.run is not None, "workflow": bool(job.workflow)}
+    return {
+        "call": bool(job.call),
+        "run": job.run is not None,
+        "workflow": bool(job.workflow),
+        "sleep": job.sleep is not None,
+    }
 
 
 def _is_misread(workflow: Workflow, job: JobSpec, key: str) -> bool:

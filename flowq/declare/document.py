@@ -44,7 +44,7 @@ from flowq.problems import (
 )
 from flowq.spec import Block, ForEach, JobSpec, Path, Shell, Workflow
 
-_DOES = frozenset({"call", "run", "workflow"})
+_DOES = frozenset({"call", "run", "workflow", "sleep"})
 
 
 def read_declaration(
@@ -204,7 +204,10 @@ def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
 
 
 def _note_missing_call(key: ScalarNode, problems: Problems) -> None:
-    hint = "say what it does: `call: package.module:function`, `run: command` or `workflow: file`"
+    hint = (
+        "say what it does: `call: package.module:function`, `run: command`, `workflow: file` or "
+        "`sleep: 10m`"
+    )
     problems.add(MISSING_KEY, key, f"job {key.text} has no `call`", hint)
 
 
@@ -258,7 +261,7 @@ _ATTRIBUTE_BY_KEY = {
 # Which parts of a text with problems are known only in part, or not at all.
 
 
-_WORK = ("call", "run", "workflow")
+_WORK = ("call", "run", "workflow", "sleep")
 _UNKNOWN_KEY = frozenset({UNKNOWN_KEY, FOREIGN_WORD})
 _OF_GAPS = frozenset({WRONG_SHAPE, BAD_ALIAS})
 """Codes of a map with a key that could not be read."""

@@ -124,7 +124,7 @@ class _Writer:
         if not is_complete:
             said.pop("with")
         items: list[tuple[str, Code]] = [("", literal(job.name)), ("", self.work(job))]
-        for key in ("call", "run", "workflow"):
+        for key in ("call", "run", "workflow", "sleep"):
             said.pop(key, None)
         if job.is_final:
             said["finally"] = True
@@ -132,7 +132,8 @@ class _Writer:
             name = f"{key}_=" if key in _RESERVED else f"{key}="
             items.append((name, self.job_option(key, value)))
         variable = self.module.free_name(job.name)
-        verb = "shell" if job.run is not None else "workflow" if job.workflow else "call"
+        verb = "sleep" if job.sleep is not None else "shell" if job.run is not None else "call"
+        verb = "workflow" if job.workflow else verb
         code = Bracketed(f"{self.flow}.{verb}(", items, ")")
         self.module.add(*write_code(code, f"{variable} = "), "")
         self.variable_by_job[job.name] = variable
@@ -149,6 +150,8 @@ class _Writer:
         )
 
     def work(self, job: JobSpec) -> Code:
+        if job.sleep is not None:
+            return self.data(job.sleep)
         if job.run is not None:
             return self.data(job.run.command)
         if not job.workflow:

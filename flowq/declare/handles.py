@@ -313,6 +313,17 @@ class DeclaredCommand(JobHandles):
         return f"<command {self.name} of workflow {self._workflow.name}>"
 
 
+class DeclaredSleep(JobHandles):
+    """A pause that is a job of a workflow."""
+
+    def __init__(self, name: str, workflow: Declarer) -> None:
+        self.name = name
+        self._workflow = workflow
+
+    def __repr__(self) -> str:
+        return f"<sleep {self.name} of workflow {self._workflow.name}>"
+
+
 class NestedJob(JobHandles):
     """A workflow that is a job of another workflow; its result is its outputs by name."""
 

@@ -25,6 +25,7 @@ from flowq.declare.retries import (
 )
 from flowq.declare.shapes import (
     DURATION,
+    EXPRESSION,
     MESSAGE,
     TEXT,
     TIMEOUT,
@@ -40,9 +41,12 @@ from flowq.declare.shapes import (
     read_template,
     template_of,
 )
+from flowq.durations import parse_pause
 from flowq.expressions import as_template
+from flowq.expressions.templates import has_expression
 from flowq.problems import (
     BAD_CALL,
+    BAD_DURATION,
     BAD_NAME,
     BAD_RETRY_CAUSE,
     MISSING_KEY,
@@ -55,6 +59,7 @@ from flowq.spec import (
     Approval,
     Block,
     Input,
+    Poll,
     Retry,
     Tolerance,
 )
@@ -245,6 +250,61 @@ _APPROVAL = Vocabulary(
     },
 )
 
+# Waiting.
+
+
+def _read_sleep(label: str, node: Node, problems: Problems) -> str | None:
+    """Read how long to sleep, or until when: an expression, or a value that is checked here."""
+    value = node.value if isinstance(node, ScalarNode) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = str(value) if is_number else read_template(label, node, problems)
+    if text is None or has_expression(text):
+        return text
+    try:
+        parse_pause(value if is_number else text)
+    except ValueError as refused:
+        problems.add(BAD_DURATION, node, f"{label}: {refused}")
+        return None
+    return text
+
+
+def _read_poll(label: str, node: Node, problems: Problems) -> Poll | None:
+    if not isinstance(node, MapNode):
+        message = f"{label} must be a map, not {say(node)}"
+        problems.add(WRONG_SHAPE, node, message, _POLL_HINT)
+        return None
+    words = _POLL.read(label, node, problems) or {}
+    if "until" not in node.node_by_key and "until" not in find_meant(node, _POLL):
+        problems.add(MISSING_KEY, node, f"{label} has no `until`", _POLL_HINT)
+    return Poll(**{"until": "true", **_POLL.to_fields(words)})
+
+
+_POLL_HINT = "write {until: result == 'done', every: 30s, within: 1h}"
+_POLL = Vocabulary(
+    "poll",
+    {
+        "until": Key(
+            EXPRESSION,
+            "An expression on `result`: once it is true, the job has finished.",
+            ("result.state == 'done'",),
+            "until",
+        ),
+        "every": Key(
+            TIMEOUT,
+            "The pause between two executions (default: 30s); no worker is occupied in it.",
+            ("10s", "5m"),
+            "every_s",
+        ),
+        "within": Key(
+            TIMEOUT,
+            "The job fails if the expression is not true after this time.",
+            ("1h",),
+            "within_s",
+        ),
+    },
+    required=("until",),
+)
+
 # Commands.
 
 
@@ -359,6 +419,19 @@ APPROVAL = either(
     _APPROVAL.schema(),
     write=lambda approval: _APPROVAL.write(approval) or True,
 )
+SLEEP = Shape(
+    _read_sleep,
+    {
+        "anyOf": [
+            *DURATION.schema["anyOf"],
+            {
+                "type": "string",
+                "pattern": r"\$\{\{|^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}[T ].*(Z|[+-][0-9:]+)\s*$",
+            },
+        ]
+    },
+)
+POLL = Shape(_read_poll, _POLL.schema(), _POLL.write)
 ITEMS = either(
     _read_items,
     {"type": "array"},

@@ -2,7 +2,7 @@
 
 The reader (`document`), both exports, the JSON Schema and the check of keys that exclude each other
 are derived from this table, and a test compares it with docs/language. Exports write the keys in
-this order. Words of GitHub Actions and of other queues have hints. No key is declared elsewhere,
+this order. Words of other tools have hints (`foreign`). No key is declared elsewhere,
 and nothing here reads a whole document.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flowq.declare import foreign
 from flowq.declare import job_shapes as job
 from flowq.declare.matrices import COMBINATIONS, MATRIX
 from flowq.declare.nodes import MapNode, Node, ScalarNode
@@ -43,88 +44,6 @@ from flowq.spec import Concurrency, Defaults, Retry
 
 RETRIES_MAX = "retries.max"
 """The only part of a key that may be an expression."""
-
-_ARGUMENTS = "arguments go under `with`, by name"
-_CALL = "write `call: package.module:function`"
-_RUN = "write `run: …`"
-_NEEDS = "write `needs`"
-_QUEUE = "a job runs where its queue's workers are: `queue: NAME`"
-
-_IN_A_JOB: Mapping[str, str] = {
-    "steps": "a job does one thing: make each step a job, and order the jobs with `needs`",
-    "uses": "name a Python function, `call: package.module:function`, or another workflow, "
-    "`workflow: ./file.yaml`",
-    "runs-on": "name the queue whose workers run it: `queue: NAME`",
-    "strategy": "`matrix`, `max_parallel` and `fail_fast` go at the job itself",
-    "timeout-minutes": "write `timeout: 10m`",
-    "continue-on-error": "write `continue_on_error`",
-    "max-parallel": "write `max_parallel`",
-    "fail-fast": "write `fail_fast`",
-    "working-directory": "write `cwd`",
-    "container": _QUEUE,
-    "services": _QUEUE,
-    "permissions": "leave it out",
-    "environment": "write `approval: true` for a job that needs an approval, or `env`",
-    "concurrency": "it belongs to the workflow; for the jobs of a group, write `max_parallel`",
-    "secrets": "name each where it is used: `env: {KEY: ${{ secrets.KEY }}}`",
-    "outputs": "other jobs read what the function returns as jobs.NAME.result",
-    "args": _ARGUMENTS,
-    "kwargs": _ARGUMENTS,
-    "params": _ARGUMENTS,
-    "parameters": _ARGUMENTS,
-    "inputs": "inputs are declared once, for the workflow; arguments go under `with`",
-    "depends_on": _NEEDS,
-    "dependencies": _NEEDS,
-    "requires": _NEEDS,
-    "after": _NEEDS,
-    "before": "write `blocks`",
-    "function": _CALL,
-    "func": _CALL,
-    "command": _RUN,
-    "script": _RUN,
-    "name": "the key above is the job's name; a longer text goes under `description`",
-    "backoff": "write `retries: {max: 3, backoff: 2s}`",
-    "retry": "write `retries: {max: 3, backoff: 2s}`",
-    "foreach": "write `for_each`",
-    "loop": "write `for_each`",
-    "with_items": "write `for_each`",
-    "when": "write `if`",
-    "unless": "write `if: not …`",
-    **dict.fromkeys(
-        ("schedule", "defaults", "jobs", "finally", "workflows", "labels"),
-        "it belongs to the workflow",
-    ),
-}
-
-_IN_CONCURRENCY: Mapping[str, str] = {"cancel-in-progress": "write `cancel_in_progress`"}
-
-_IN_DEFAULTS: Mapping[str, str] = {
-    "timeout-minutes": "write `timeout: 10m`",
-    "working-directory": "write `cwd`",
-    "continue-on-error": "write `continue_on_error`",
-    "max-parallel": "write `max_parallel`",
-    "fail-fast": "write `fail_fast`",
-    "retry": "write `retries: {max: 3, backoff: 2s}`",
-    "runs-on": "name the queue whose workers run the jobs: `queue: NAME`",
-}
-
-_IN_A_WORKFLOW: Mapping[str, str] = {
-    "on": "a workflow is started by `flowq run FILE`, or by `schedule: {cron: …}`; its inputs "
-    "go under `inputs`",
-    "run-name": "leave it out",
-    "permissions": "leave it out",
-    "steps": "a workflow has `jobs`: a map of names to jobs",
-    "tasks": "write `jobs`",
-    "stages": "write `jobs`, and order them with `needs`",
-    "nodes": "write `jobs`",
-    "params": "write `inputs`",
-    "parameters": "write `inputs`",
-    "version": "leave it out",
-    "cron": "write `schedule: {cron: …}`",
-    "call": "a call belongs to a job: `jobs: {NAME: {call: …}}`",
-    "run": "a command belongs to a job: `jobs: {NAME: {run: …}}`",
-    "runs-on": "name a queue under `defaults`: `queue: NAME`",
-}
 
 
 def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency | None:
@@ -193,6 +112,9 @@ _WORK = "each job declares what it does"
 _EDGE = "an edge is between two jobs: declare it at one of them"
 _GROUP = "it makes a group of one job: write it there"
 _OF_SINGLE_JOBS = {"workflow": "write it in the jobs of that workflow"}
+
+_NOT_ASLEEP = {"sleep": "a job that sleeps does nothing else: make a job of each"}
+_OF_WORKING_JOBS = {**_OF_SINGLE_JOBS, **_NOT_ASLEEP}
 
 _OF_LISTS = {
     "for_each": "give the list to one axis of the matrix, or the matrix to a workflow of its own"
@@ -340,12 +262,28 @@ JOB = Vocabulary(
             attribute="run.result",
             needs=("run",),
         ),
+        "sleep": Key(
+            job.SLEEP,
+            "Wait this long, or until this instant; no worker is occupied meanwhile.",
+            ("10m", "2026-12-24T08:00:00+01:00", "${{ inputs.pause }}"),
+            attribute="sleep",
+            not_shared=_WORK,
+        ),
+        "poll": Key(
+            job.POLL,
+            "Execute the job again and again, until an expression on its `result` is true.",
+            ({"until": "result.state == 'done'", "every": "30s", "within": "1h"},),
+            attribute="poll",
+            needs=("call", "run"),
+            not_shared="it is about one job: write it there",
+        ),
         "with": Key(
             ARGUMENTS,
             "The arguments, by name; values may hold ${{ expressions }}.",
             attribute="with_",
             not_for={
-                "run": "a command has no named arguments: pass them under `env:`, and write $NAME"
+                "run": "a command has no named arguments: pass them under `env:`, and write $NAME",
+                **_NOT_ASLEEP,
             },
             not_shared="each function has its own arguments: write them in each job",
         ),
@@ -354,7 +292,7 @@ JOB = Vocabulary(
             _ENV,
             _ENV_EXAMPLES,
             attribute="env",
-            not_for=_OF_SINGLE_JOBS,
+            not_for=_OF_WORKING_JOBS,
             not_shared="write variables of all jobs under `env` of the workflow",
         ),
         "cwd": Key(
@@ -362,13 +300,13 @@ JOB = Vocabulary(
             "The folder that the job runs in.",
             ("build",),
             attribute="cwd",
-            not_for=_OF_SINGLE_JOBS,
+            not_for=_OF_WORKING_JOBS,
         ),
         "secret_results": Key(
             choice("mask", "refuse"),
             "If a result contains a secret, hide it wherever the result is shown, or fail the job.",
             attribute="secret_results",
-            not_for=_OF_SINGLE_JOBS,
+            not_for=_OF_WORKING_JOBS,
         ),
         "blocks": Key(
             job.BLOCKS,
@@ -414,7 +352,7 @@ JOB = Vocabulary(
             choice("requeue", "fail"),
             "What happens to the job if its worker dies: it is queued again, or it fails.",
             attribute="on_crash",
-            not_for=_OF_SINGLE_JOBS,
+            not_for=_OF_WORKING_JOBS,
         ),
         "expires": Key(
             TIMEOUT,
@@ -427,12 +365,14 @@ JOB = Vocabulary(
             "How often the job is retried, after which pauses, and after which failures.",
             (3, {"max": 5, "backoff": "2s", "factor": 2, "on": ["ConnectionError", 137]}),
             attribute="retries",
+            not_for=_NOT_ASLEEP,
         ),
         "timeout": Key(
             or_expression(TIMEOUT),
             "How long the job may run.",
             ("30s", "10m"),
             attribute="timeout_s",
+            not_for=_NOT_ASLEEP,
         ),
         "queue": Key(
             or_expression(FIXED_TEXT),
@@ -445,14 +385,14 @@ JOB = Vocabulary(
             FLAG, "Enter the queue at the front.", attribute="at_front", not_for=_OF_SINGLE_JOBS
         ),
     },
-    foreign=_IN_A_JOB,
+    foreign=foreign.IN_A_JOB,
 )
 
 DEFAULTS = Vocabulary(
     "defaults",
     {word: key for word, key in JOB.keys.items() if not key.not_shared},
     foreign={
-        **_IN_DEFAULTS,
+        **foreign.IN_DEFAULTS,
         **{word: key.not_shared for word, key in JOB.keys.items() if key.not_shared},
     },
     of=" of defaults",
@@ -470,7 +410,7 @@ CONCURRENCY = Vocabulary(
             attribute="cancel_in_progress",
         ),
     },
-    foreign=_IN_CONCURRENCY,
+    foreign=foreign.IN_CONCURRENCY,
     required=("group",),
 )
 
@@ -537,7 +477,7 @@ WORKFLOW = Vocabulary(
             "Jobs that run when all others have ended, whatever their outcome; by name.",
         ),
     },
-    foreign={**_OF_JOBS, **_IN_A_WORKFLOW},
+    foreign={**_OF_JOBS, **foreign.IN_A_WORKFLOW},
     required=("jobs",),
 )
 
@@ -551,7 +491,7 @@ _OF_FILES = {
 NESTED = Vocabulary(
     "a workflow inside of another",
     {word: key for word, key in WORKFLOW.keys.items() if word not in _OF_FILES},
-    foreign={**_OF_JOBS, **_IN_A_WORKFLOW, **_OF_FILES},
+    foreign={**_OF_JOBS, **foreign.IN_A_WORKFLOW, **_OF_FILES},
     required=("jobs",),
 )
 

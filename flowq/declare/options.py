@@ -58,6 +58,7 @@ class JobOptions(RunOptions, total=False):
 
     name: str
     with_: Mapping[str, Any]
+    poll: Mapping[str, Any]
 
 
 class CallOptions(RunOptions, total=False):
@@ -65,14 +66,24 @@ class CallOptions(RunOptions, total=False):
 
     deferred: bool
     with_: Mapping[str, Any]
+    poll: Mapping[str, Any]
 
 
 class ShellOptions(RunOptions, total=False):
     """The options of `flow.shell(…)`."""
 
     deferred: bool
+    poll: Mapping[str, Any]
     shell: str
     result: Literal["last", "text", "lines", "json"]
+
+
+class SleepOptions(CommonOptions, total=False):
+    """The options of `flow.sleep(…)`."""
+
+    deferred: bool
+    queue: str
+    at_front: bool
 
 
 class NestedOptions(CommonOptions, total=False):

@@ -25,6 +25,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
@@ -36,6 +37,7 @@ from flowq.declare.handles import (
     DeclaredCall,
     DeclaredCommand,
     DeclaredJob,
+    DeclaredSleep,
     Handle,
     JobHandles,
     Names,
@@ -45,7 +47,13 @@ from flowq.declare.handles import (
 from flowq.declare.job_shapes import check_name
 from flowq.declare.keys import WORKFLOW
 from flowq.declare.nodes import MapNode, Node, ScalarNode, collector_paused, copy_maps
-from flowq.declare.options import CallOptions, JobOptions, NestedOptions, ShellOptions
+from flowq.declare.options import (
+    CallOptions,
+    JobOptions,
+    NestedOptions,
+    ShellOptions,
+    SleepOptions,
+)
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
 from flowq.declare.values import (
@@ -197,6 +205,19 @@ class Workflow:
         """
         job, where = DeclaredCommand(_to_name(name), self), here()
         self._enter(job, {"run": command, **options}, where)
+        return job
+
+    def sleep(self, name: str, time: Any, **options: Unpack[SleepOptions]) -> DeclaredSleep:
+        """Declare a job that waits, without a worker: `flow.sleep("settle", "10m", needs=deploy)`.
+
+        `time` is a duration, an aware datetime, such an instant as text, or a handle of one.
+        """
+        job, where = DeclaredSleep(_to_name(name), self), here()
+        if isinstance(time, timedelta):
+            time = time.total_seconds()
+        elif isinstance(time, datetime):
+            time = time.isoformat()
+        self._enter(job, {"sleep": time, **options}, where)
         return job
 
     def workflow(

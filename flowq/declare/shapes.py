@@ -17,7 +17,7 @@ from typing import Any
 
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, is_text, say
 from flowq.declare.problems import Problems
-from flowq.durations import parse_duration, write_duration
+from flowq.durations import MAX_S, parse_duration, write_duration
 from flowq.expressions import as_source, tidy
 from flowq.expressions.templates import has_live_expression
 from flowq.nearest import did_you_mean
@@ -26,7 +26,6 @@ from flowq.problems import BAD_DURATION, FOREIGN_WORD, UNKNOWN_KEY, WRONG_SHAPE
 FREE = "x-"
 """The prefix of keys that users may add to any map with fixed keys."""
 
-MAX_DURATION_S = 3_650 * 86_400
 MAX_NUMBER = 1_000_000_000
 """The limit of every count, because the scripts and RQ calculate with them."""
 
@@ -308,7 +307,7 @@ def read_duration(label: str, node: Node, problems: Problems) -> float | None:
             BAD_DURATION, node, message, "write it as 500ms, 30s, 10m, 2h, 1d, or in seconds"
         )
         return None
-    if seconds > MAX_DURATION_S:
+    if seconds > MAX_S:
         problems.add(BAD_DURATION, node, f"{label} must be at most 3650d, not {say(node)}")
         return None
     return seconds
@@ -450,13 +449,13 @@ COUNT = Shape(read_count, {"type": "integer", "minimum": 0, "maximum": MAX_NUMBE
 POSITIVE = Shape(read_positive, {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER})
 DURATION = either(
     read_duration,
-    {"type": "number", "minimum": 0, "maximum": MAX_DURATION_S},
+    {"type": "number", "minimum": 0, "maximum": MAX_S},
     {"type": "string", "pattern": _DURATION_TEXT},
     write=write_duration,
 )
 TIMEOUT = either(
     read_timeout,
-    {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
+    {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_S},
     {"type": "string", "pattern": _DURATION_TEXT, "not": {"pattern": r"^[^1-9]*$"}},
     write=write_duration,
 )

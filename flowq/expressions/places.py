@@ -20,6 +20,8 @@ ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
     "env": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
     "run": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
     "cwd": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
+    "sleep": _RUN | _ITEM | {"jobs", "ended", "approval"},
+    "poll": _RUN | _ITEM | {"result"},
     "if": _RUN | _ITEM | {"jobs", "status", "ended"},
     "approval": _RUN | _ITEM | {"jobs", "ended"},
     "for_each": _RUN | {"jobs", "ended"},
@@ -62,6 +64,10 @@ def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
         yield from texts_of(job.run.command, ("run",))
     if job.cwd is not None:
         yield from texts_of(job.cwd, ("cwd",))
+    if job.sleep is not None:
+        yield from texts_of(job.sleep, ("sleep",))
+    if job.poll is not None:
+        yield ("poll", "until"), as_template(job.poll.until)
     if job.if_ is not None:
         yield ("if",), as_template(job.if_)
     if job.approval is not None and job.approval.message:

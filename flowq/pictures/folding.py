@@ -81,8 +81,10 @@ def _fold_twins(picture: Picture) -> Picture:
         edges[arrow.blocker].append(("before", arrow.future, arrow.word))
     twins: dict[object, list[Box]] = {}
     for box in picture.boxes:
-        looks = (box.kind, box.group, box.is_open, box.approval, not box.condition, not box.members)
-        twins.setdefault((looks, frozenset(edges[box.name])), []).append(box)
+        looks = (box.kind, box.group, box.is_open, box.approval, box.polls)
+        twins.setdefault(
+            (looks, not box.condition, not box.members, frozenset(edges[box.name])), []
+        ).append(box)
     return merge(picture, _stacks(twins.values(), "{first} and {others:,} more", "{jobs}"))
 
 
@@ -131,6 +133,7 @@ def stand_for(boxes: Sequence[Box], name: str, summary: str) -> Box:
         is_open=all(box.is_open for box in boxes),
         is_final=all(box.is_final for box in boxes),
         approval=all(box.approval for box in boxes),
+        polls=all(box.polls for box in boxes),
         condition=first.condition if all(box.condition for box in boxes) else "",
         state=group_state(states) if has_states else "",
         members=tuple(job for box in boxes for job in box.members or (box,)),

@@ -18,7 +18,7 @@ from flowq.render.lines import OPEN, count, find_mark, format_duration
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
 from flowq.status import ASKING, DONE, TOLERATED
 
-Kind = Literal["call", "run", "workflow", ""]
+Kind = Literal["call", "run", "workflow", "sleep", ""]
 """What a job does; empty where that is not known, or where a box stands for several jobs."""
 
 FINALLY = "finally"
@@ -51,6 +51,7 @@ class Box:
     is_open: bool = False
     is_final: bool = False
     approval: bool = False
+    polls: bool = False
     condition: str = ""
     policy: BlockerPolicy | None = None
     description: str = ""
@@ -99,6 +100,7 @@ class Box:
                     self._kind,
                     "if" if self.condition else "",
                     "approval" if self.approval and ASKING not in self.note else "",
+                    "polls" if self.polls and not self.note else "",
                     OPEN if self.may_grow else "",
                     FINALLY if self.is_final else "",
                     _WORD_BY_POLICY.get(self.policy, ""),
@@ -249,17 +251,24 @@ def in_order(picture: Picture, box_by_name: Mapping[str, Box], arrows: Sequence[
     )
 
 
+def _kind(job: JobSpec) -> Kind:
+    if job.workflow:
+        return "workflow"
+    return "sleep" if job.sleep is not None else "run" if job.run else "call"
+
+
 def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
     job = graph.job_by_name[name]
     return Box(
         name,
         graph.level_by_name[name],
-        "workflow" if job.workflow else "run" if job.run else "call",
+        _kind(job),
         "for each" if job.for_each else "matrix" if job.matrix else "",
         is_future=graph.is_future(name),
         is_open=job.deferred,
         is_final=job.is_final,
         approval=job.approval is not None,
+        polls=job.poll is not None,
         condition=job.if_ or "",
         policy=job.on_blocker_failure,
         description=job.description,
@@ -330,6 +339,7 @@ _KEY_BY_FIELD = {
     "group": "group",
     "condition": "if",
     "approval": "approval",
+    "polls": "polls",
     "policy": "on_blocker_failure",
     "is_final": "finally",
     "description": "description",

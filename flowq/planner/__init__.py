@@ -15,7 +15,8 @@ from flowq.expressions import evaluate, find_references, write
 from flowq.graph import Graph, build_graph, sort_by_edges
 from flowq.labels import add_labels, explain_value
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release, Slot
-from flowq.planner.compile import Frame, fill_in
+from flowq.planner.compile import Frame
+from flowq.planner.filling import fill_in
 from flowq.problems import BAD_LABEL
 from flowq.settings import settle_workflow
 from flowq.spec import Concurrency, Workflow

@@ -7,7 +7,7 @@ and imports no user code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.commands.places import with_places
 from flowq.declare.keys import RETRIES_MAX
+from flowq.durations import write_pause
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import (
     UNITS_OF_A_JOB,
@@ -25,19 +26,18 @@ from flowq.expressions import (
     current_budget,
     decide,
     evaluate,
-    fill,
     find_references,
     is_live,
     needs_success,
     one_budget,
 )
-from flowq.expressions.places import texts_of
 from flowq.graph import Graph, Uses, final_first
 from flowq.matrix import Leg, expand_matrix, is_open
-from flowq.plan import Call, Enqueue, Expansion, Group, Join, Nested, Slot, Start
+from flowq.plan import Call, Enqueue, Expansion, Group, Join, Nested, Sleep, Slot, Start
+from flowq.planner.filling import fill_in
 from flowq.planner.portable import make_portable
 from flowq.planner.secrets import Secrets, find_secrets
-from flowq.problems import BAD_MATRIX
+from flowq.problems import BAD_DURATION, BAD_MATRIX
 from flowq.settings import settle
 from flowq.spec import (
     MAX_ITEMS,
@@ -50,7 +50,9 @@ from flowq.spec import (
     JobSpec,
     Matrix,
     Path,
+    Poll,
     Retry,
+    Shell,
     Tolerance,
     Workflow,
     options_of,
@@ -334,7 +336,7 @@ class Frame:
         return Enqueue(
             job_id,
             name,
-            with_places(job.run) if job.run else call,
+            self._does(job, call, scope),
             deferred=is_held,
             env={**self._env, **own_env} if own_env else self._env,
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
@@ -349,6 +351,7 @@ class Frame:
             slots=(*self.slots, *own_slots),
             is_tolerated=not group and _tolerates_one(job.continue_on_error),
             approval=self._approval(job, scope),
+            poll=self._poll(job, scope),
             timeout_s=defaults.timeout_s
             if job.timeout_s is None or job.workflow
             else job.timeout_s,
@@ -528,9 +531,38 @@ class Frame:
         path = ("jobs", job.name, "approval", "message")
         return replace(job.approval, message=self._filled(job.approval.message, path, scope))
 
+    def _poll(self, job: JobSpec, scope: Mapping[str, Any]) -> Poll | None:
+        if job.poll is None:
+            return None
+        path = ("jobs", job.name, "poll", "until")
+        return replace(job.poll, until=self._filled(as_template(job.poll.until), path, scope))
+
+    def _does(self, job: JobSpec, call: Call, scope: Mapping[str, Any]) -> Call | Shell | Sleep:
+        if job.run is not None:
+            return with_places(job.run)
+        return call if job.sleep is None else Sleep(self._pause(job, job.sleep, scope))
+
+    def _pause(self, job: JobSpec, time: str, scope: Mapping[str, Any]) -> str:
+        """Return how long a job sleeps; what is known now is checked now."""
+        path = ("jobs", job.name, "sleep")
+        filled = self._filled(time, path, scope)
+        if filled is None or is_live(filled):
+            return filled or ""
+        try:
+            return write_pause(evaluate(filled))
+        except ValueError as refused:
+            where = self.graph.workflow.places.find(*path)
+            self._problems.append(
+                Problem(BAD_DURATION, f"sleep of job {job.name}: {refused}", where)
+            )
+            return ""
+
 
 _SETTINGS = frozenset({"queue", "timeout", "retries", "continue_on_error"})
-_OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"}) | _SETTINGS
+_PAUSES = frozenset({"sleep", "poll"})
+_OF_A_JOB = (
+    frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"}) | _SETTINGS | _PAUSES
+)
 _OF_A_LIST = frozenset({"for_each", "key", "more", "matrix", "include", "exclude"})
 """The keys whose texts the items of a group use, and those that the expansion uses."""
 
@@ -555,41 +587,3 @@ def _policy_of(job: JobSpec) -> BlockerPolicy:
     if job.on_blocker_failure is not None:
         return job.on_blocker_failure
     return "skip" if job.if_ is None or needs_success(as_template(job.if_)) else "run"
-
-
-def fill_in(
-    workflow: Workflow,
-    path: Path,
-    value: Any,
-    *,
-    inputs: Mapping[str, Any],
-    scope: Mapping[str, Any],
-) -> Any:
-    """Return the value at `path` with its expressions filled in, as `fill` does.
-
-    Errors: WorkflowInvalid with the problems of all its texts, at their positions.
-    """
-    try:
-        return fill(value, inputs=inputs, scope=scope)
-    except WorkflowInvalid as invalid:
-        found = list(_problems(workflow, path, value, inputs, scope))
-        # If each text alone has a value, all of them together exceed the limit.
-        found = found or [
-            each for p in invalid.problems for each in workflow.places.place(p, *path)
-        ]
-        raise WorkflowInvalid(found) from None
-
-
-def _problems(
-    workflow: Workflow,
-    path: Path,
-    value: Any,
-    inputs: Mapping[str, Any],
-    scope: Mapping[str, Any],
-) -> Iterator[Problem]:
-    for place, text in texts_of(value, path):
-        try:
-            fill(text, inputs=inputs, scope=scope)
-        except WorkflowInvalid as invalid:
-            for problem in invalid.problems:
-                yield from workflow.places.place(problem, *place)

@@ -101,6 +101,7 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     if job.progress is not None and job.state != "finished":
         yield from _field("progress", progress_text(job.progress))
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
+    yield from _polls(record)
     yield from _field("worker", _place(job.worker, details.host_by_worker))
     yield from _field("code", record.code if record else "")
     yield from _approval(record)
@@ -116,6 +117,16 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _section("output", details.output)
     if job.state == "finished":
         yield from _section("result", _pretty(details.result))
+
+
+def _polls(record: JobRecord | None) -> Iterator[Line]:
+    """Yield how often a job has polled, and what it found last."""
+    if record is None or record.polls is None:
+        return
+    polls = record.polls
+    yield from _field("polls", f"{polls.count:,} in vain since {local_time(polls.since)}")
+    for at, view in polls.last:
+        yield (("    ", ""), (f"{local_time(at)}  ", "dim"), (_brief(view), ""))
 
 
 def _place(worker: str, host_by_worker: Mapping[str, tuple[str, int]]) -> str:

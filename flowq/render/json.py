@@ -258,6 +258,7 @@ def _one(
         "ended_at": write_instant(timed.ended_at),
         "duration_s": _seconds(timed.duration_s),
         **({"progress": asdict(job.progress)} if job.progress else {}),
+        **_polls_of(facts.record_by_name.get(name)),
         "attempts": [_attempt(each, facts.host_by_worker) for each in attempts],
         "error": dict(error) if error else None,
         "result": to_document(facts.result_by_name.get(name)),
@@ -269,6 +270,15 @@ def _inside(facts: RunFacts, declared: Declared, prefix: str) -> dict[str, dict[
         outer: _jobs(facts, RunStatus("", outer, jobs=jobs), f"{prefix}{outer}.")
         for outer, jobs in jobs_inside(declared).items()
     }
+
+
+def _polls_of(record: JobRecord | None) -> dict[str, Any]:
+    """Return what a job has found that polls; {} for others."""
+    if record is None or record.polls is None:
+        return {}
+    polls = record.polls
+    last = [{"at": write_instant(at), "result": to_document(view)} for at, view in polls.last]
+    return {"polls": {"count": polls.count, "since": write_instant(polls.since), "last": last}}
 
 
 def _attempt(attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from flowq.render.progress import STATES
 from flowq.render.tally import TALLIED_DONE, TALLIED_ENDS
 from flowq.status import (
     BAD,
-    BEGUN_FOR_NOTHING,
     ENDED,
     LIST,
     PROGRESSED,
@@ -25,6 +24,7 @@ from flowq.status import (
     Event,
     JobStatus,
     group_state,
+    has_begun_for_nothing,
     is_helper,
     outermost_name,
     public_name,
@@ -261,7 +261,7 @@ class Narrator:
             attempt = self._attempts[event.name] = self._attempts.get(event.name, 0) + 1
             return f" (attempt {attempt})" if attempt > 1 else ""
         started_at = self._started_at.pop(event.name, None)
-        if started_at is not None and event.state in BEGUN_FOR_NOTHING:
+        if started_at is not None and has_begun_for_nothing(event):
             self._attempts[event.name] -= 1
         elif counted := _FAILED_ATTEMPT.match(event.reason or ""):
             self._attempts[event.name] = int(counted[1])  # who began to watch later saw fewer

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from flowq.declare.retries import say_policy
 from flowq.durations import write_seconds
+from flowq.expressions import as_source
 from flowq.plan import Commit, Enqueue, Expansion, Group, Join, Operation, Plan, Start
 from flowq.render.lines import spelled_line
-from flowq.spec import Approval, Retry
+from flowq.spec import Approval, Poll, Retry
 
 
 def render_plan(plan: Plan) -> str:
@@ -84,6 +85,9 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     asks = [each.approval for each in templates]
     if approval := next(filter(None, [enqueue.approval, *asks]), None):
         yield _approval(approval)
+    polls = [each.poll for each in templates]
+    if poll := next(filter(None, [enqueue.poll, *polls]), None):
+        yield _poll(poll)
     if enqueue.if_ is not None:
         yield f"if={spelled_line(str(enqueue.if_))}"
     if enqueue.if_empty == "skip":
@@ -108,6 +112,13 @@ def _approval(approval: Approval) -> str:
         [f"expires={write_seconds(approval.expires_s)}s"] if approval.expires_s is not None else []
     )
     return f"approval({', '.join(said)})" if said else "approval"
+
+
+def _poll(poll: Poll) -> str:
+    """Return when a job is executed again: `poll(every 30s until result == 'done', within=60s)`."""
+    within = "" if poll.within_s is None else f", within={write_seconds(poll.within_s)}s"
+    until = spelled_line(as_source(poll.until))
+    return f"poll(every {write_seconds(poll.every_s)}s until {until}{within})"
 
 
 def _limits(group: Group) -> Iterator[str]:

@@ -206,11 +206,13 @@ def _retries(part: Part, page: _Page) -> str:
     if not part.due:
         return ""
     left = format_left(min(part.due.values()), page.now)
-    if len(part.due) == 1:
-        return f"1 retries in {left}"
+    is_one, pauses = len(part.due) == 1, bool(part.pausing)
+    if is_one:
+        return f"1 {'goes on' if pauses else 'retries'} in {left}"
     if page.is_narrow:
-        return f"{len(part.due):,} retry in {left}"
-    return f"{len(part.due):,} wait for a retry, the next in {left}"
+        return f"{len(part.due):,} {'go on' if pauses else 'retry'} in {left}"
+    what = "sleep or poll" if pauses else "wait for a retry"
+    return f"{len(part.due):,} {what}, the next in {left}"
 
 
 def format_left(at: datetime, now: datetime) -> str:
@@ -291,6 +293,9 @@ def _elapsed(job: JobStatus, now: datetime) -> str:
 
 def _note(job: JobStatus, now: datetime) -> str:
     """Return what the mark alone does not say: the state, which attempt it is, and why."""
+    if job.state == "scheduled" and job.due_at is not None and job.is_pausing:
+        left, polled = format_left(job.due_at, now), job.reason.rpartition("; again in ")[0]
+        return f"{printable(polled)}, again in {left}" if polled else f"sleeps, {left} left"
     if job.state == "scheduled" and job.due_at is not None:
         failed = job.reason.rpartition("; again in ")[0]
         error = job.error.removeprefix(failed.rpartition(": ")[2])  # it has the type's name already

@@ -47,7 +47,8 @@ class Part:
     Shape: `states` counts its jobs by state, a tolerated failure as `TOLERATED`; `helpers` those
     that begin workflows or make lists. `parts` are those inside of it, by name; `job` is the only
     job, if it has one, and `list_job` makes the list of a group. `failed` has its newest failures,
-    `due` when jobs try again, both by the names of the jobs.
+    `due` when jobs go on, both by the names of the jobs; `pausing` has the names of those of them
+    that sleep or poll.
     """
 
     def __init__(self, name: str, *, is_group: bool = False) -> None:
@@ -60,6 +61,7 @@ class Part:
         self.list_job: JobStatus | None = None
         self.failed: dict[str, JobStatus] = {}
         self.due: dict[str, datetime] = {}
+        self.pausing: set[str] = set()
         self.has_grown = False
         self._ended_before = 0
         self._first_at: datetime | None = None
@@ -220,6 +222,7 @@ class Tally:
             self.running.pop(name, None)
         elif before == "scheduled":
             part.due.pop(name, None)
+            part.pausing.discard(name)
         elif before in BAD or before == TOLERATED:
             part.failed.pop(name, None)
             self.failed.pop(name, None)
@@ -237,6 +240,8 @@ class Tally:
             self.running[name] = job
         elif state == "scheduled" and job.due_at is not None:
             part.due[name] = job.due_at
+            if job.is_pausing:
+                part.pausing.add(name)
         elif state in BAD:
             for failed in (part.failed, self.failed):
                 failed[name] = job

@@ -392,7 +392,7 @@ def _beyond_holds(
         at = datetime.fromtimestamp(float(score), UTC) if score else None
         until = local_time(at) if at else "an unknown time"
         hint = "a worker with a scheduler has to be running"
-        yield Reason("time", f"it waits until {until}", hint=hint)
+        yield Reason("time", f"it {_why_scheduled(job)} {until}", hint=hint)
     elif status == "started":
         yield _started(job_id, job, place)
     elif status == "finished" and job.get("flowq_outcome") == "passed":
@@ -409,6 +409,12 @@ def _beyond_holds(
         text = failed if status == "failed" else _tell_stop(job, place)
         hint = place.hint_job("show", job_id) if place.run_id else ""
         yield Reason("ended", text, hint=hint)
+
+
+def _why_scheduled(job: Mapping[str, str]) -> str:
+    if "flowq_due" in job:
+        return "sleeps until"
+    return "polls again at" if "flowq_polls" in job else "waits until"
 
 
 def _tell_stop(job: Mapping[str, str], place: _Place) -> str:

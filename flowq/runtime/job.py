@@ -37,7 +37,7 @@ from flowq.runtime.steps import finish
 from flowq.runtime.unpickling import read_own
 from flowq.runtime.variables import tell_plainly
 from flowq.runtime.views import Shown, strip_view
-from flowq.runtime.waiting import Wait
+from flowq.runtime.waiting import Pause, Wait
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -365,7 +365,11 @@ class Job(RetriedJob):
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "again", "")
 
     def is_held_by(self, retry: Retry, pipeline: Pipeline) -> bool:
-        """Hold the job, in the same transaction, if its execution only evaluated its `if`."""
+        """Hold the job, in the same transaction, if its execution only evaluated its `if`, or it
+        pauses."""
+        if isinstance(retry, Pause):
+            scripts.PAUSE.append(pipeline, self.key, self.id, retry.after_s, retry.reason)
+            return True
         if not isinstance(retry, Wait):
             return False
         scripts.HOLD.append(pipeline, self.key, self.id, retry.message)

@@ -28,7 +28,7 @@ from flowq.durations import write_duration, write_seconds
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.matrix import is_open
-from flowq.plan import Call, Enqueue, Expansion, Group, Join, Start
+from flowq.plan import Call, Enqueue, Expansion, Group, Join, Sleep, Start
 from flowq.runtime import keys
 from flowq.runtime.enqueueing import Own, Shape
 from flowq.runtime.holds import Hold
@@ -42,6 +42,7 @@ from flowq.runtime.wire import (
     FINALLY_FORMAT,
     HOLD_FORMAT,
     KEY,
+    PAUSES_FORMAT,
     QUOTED_VALUES_FORMAT,
     REFUSING_FORMAT,
     RETRIES_FORMAT,
@@ -50,7 +51,7 @@ from flowq.runtime.wire import (
     to_wire,
     write_inputs,
 )
-from flowq.spec import OPTIONS, Retry, Shell, Tolerance, Workflow
+from flowq.spec import OPTIONS, Poll, Retry, Shell, Tolerance, Workflow
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "expansion": to_wire(does) if isinstance(does, Expansion) else None,
         "nested": to_wire(does.nested) if isinstance(does, Start) else None,
         "stop_when": enqueue.stop_when,
+        "sleep": does.time if isinstance(does, Sleep) else None,
+        "poll": _as_polls(enqueue.poll) if enqueue.poll else None,
         "grows": enqueue.grows,
         "secrets": list(enqueue.secrets),
         "message": enqueue.approval.message
@@ -245,6 +248,8 @@ def _needed_format(enqueue: Enqueue) -> int:
     does = enqueue.does
     if _has_settings(enqueue):
         return SETTINGS_FORMAT
+    if _pauses(enqueue):
+        return PAUSES_FORMAT
     if _has_quoted_values(enqueue):
         return QUOTED_VALUES_FORMAT
     if enqueue.refuses_secrets:
@@ -273,6 +278,28 @@ def _is_settled_later(workflow: Workflow) -> bool:
         return True
     has_open = any(job.matrix is not None and is_open(job.matrix) for job in jobs)
     return has_open or any(map(_is_settled_later, inside))
+
+
+def _pauses(enqueue: Enqueue) -> bool:
+    """Whether a job, or one that it will add, sleeps or polls."""
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        return any(map(_pauses, does.templates))
+    if isinstance(does, Start):
+        return _has_pauses(does.nested.workflow)
+    return isinstance(does, Sleep) or enqueue.poll is not None
+
+
+def _has_pauses(workflow: Workflow) -> bool:
+    inside = workflow.workflows.values()
+    own = any(job.sleep is not None or job.poll is not None for job in workflow.jobs)
+    return own or any(map(_has_pauses, inside))
+
+
+def _as_polls(poll: Poll) -> dict[str, Any]:
+    """Return the plain form of a poll, as `flowq.runtime.work` reads it."""
+    polls = {"until": poll.until, "every_s": poll.every_s}
+    return polls if poll.within_s is None else {**polls, "within_s": poll.within_s}
 
 
 def _has_quoted_values(enqueue: Enqueue) -> bool:

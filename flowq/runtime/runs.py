@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import NotFound, RunNotFound, WrongState
+from flowq.pauses import read_polls
 from flowq.reports import read_progress
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import (
@@ -404,7 +405,7 @@ def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
 _RECORD_FIELDS = (
     *("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message"),
     *("flowq_code", "flowq_approval", "flowq_asks", "flowq_approved", "flowq_rejected"),
-    "flowq_open",
+    *("flowq_open", "flowq_polls"),
 )
 
 
@@ -419,7 +420,7 @@ def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, Job
     for job_id, (fields,) in answers:
         origin, queue, *others = (as_text(each) if each else "" for each in fields)
         if origin:
-            text, blocks, message, code, approval, asks, approved, rejected, is_open = others
+            text, blocks, message, code, approval, asks, approved, rejected, is_open, polls = others
             records[job_id] = JobRecord(
                 *(job_id, queue or origin, text, not blocks, message, origin, code),
                 needs_approval=bool(approval),
@@ -427,6 +428,7 @@ def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, Job
                 decision=read_decision(approved, rejected),
                 blocks=tuple(blocks.split()),
                 is_open=bool(is_open),
+                polls=read_polls(polls),
             )
     return records
 

@@ -50,7 +50,7 @@ PLAIN = {
     "uuid": frozenset({"SafeUUID", "UUID"}),
     "zoneinfo": frozenset({"ZoneInfo"}),
     # What flowq and RQ write themselves.
-    "flowq.runtime.waiting": frozenset({"Wait"}),
+    "flowq.runtime.waiting": frozenset({"Pause", "Wait"}),
     "rq.job": frozenset({"Retry"}),
 }
 """Types that execute no user code when they are read, by module."""

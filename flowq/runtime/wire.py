@@ -56,6 +56,9 @@ RETRIES_FORMAT = 2
 SETTINGS_FORMAT = 4
 """The format of data with settings that are expressions, `else`, or a matrix made of results."""
 
+PAUSES_FORMAT = 4
+"""The format of a job that sleeps or polls, or adds jobs that do."""
+
 KEY = "flowq"
 """The key of the format's number."""
 

@@ -11,9 +11,11 @@ not move.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +23,8 @@ from rq.job import Retry
 
 from flowq.allowed import check_commands
 from flowq.callables import find_callable
-from flowq.errors import SecretInResult, ShellFailed, UsageError, WorkflowInvalid
+from flowq.durations import parse_pause, write_duration, write_wait
+from flowq.errors import PollFailed, SecretInResult, ShellFailed, UsageError, WorkflowInvalid
 from flowq.expressions import (
     Budget,
     as_template,
@@ -32,6 +35,7 @@ from flowq.expressions import (
     one_budget,
     write,
 )
+from flowq.pauses import POLLED, SLEEPING
 from flowq.plan import Expansion, Nested
 from flowq.runtime import progress, scripts, shell, variables
 from flowq.runtime.attempts import as_exit_code
@@ -52,10 +56,14 @@ from flowq.runtime.planned import find_false, say_false, write_message
 from flowq.runtime.results import get_result, read_run_end
 from flowq.runtime.rq import run_to_end
 from flowq.runtime.secrets import Secrets, read_known
-from flowq.runtime.waiting import Wait
+from flowq.runtime.views import write_view
+from flowq.runtime.waiting import Pause, Wait
 from flowq.runtime.wire import check_format, from_wire
 from flowq.status import LIST
 from flowq.texts import from_bytes
+
+MAX_POLL = 200
+"""The most bytes that are kept of the result of a poll."""
 
 _SCALARS = frozenset({type(None), bool, int, float, str})
 _LEAVES_NOTHING_TO_DO = frozenset({"skipped", "passed", "tolerated"})
@@ -81,6 +89,7 @@ class _Execution:
 
     job: Job
     work: Mapping[str, Any]
+    began_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Any:
         self.job.shown.hide_with(self.mask)
@@ -94,6 +103,8 @@ class _Execution:
                 return Wait(self._message())
             with self._surroundings():
                 result = self._do()
+            if not isinstance(result, Retry) and "poll" in self.work:
+                result = self._find_pause(result) or result
             if not isinstance(result, Retry):
                 # First, so that a result that cannot be stored has no effects.
                 self._look_for_secrets(self.job.write_result(result))
@@ -118,6 +129,8 @@ class _Execution:
             return self._ask(lambda: start(self.job, nested, arguments))
         if "shell" in work:
             return self._run_command()
+        if "sleep" in work:
+            return self._sleep(parse_pause(self._value(work["sleep"])))
         function = self.job.stand_in or find_callable(work["call"])
         with masked_output(self.mask):
             return run_to_end(function(**arguments))
@@ -178,6 +191,38 @@ class _Execution:
         if invalid is not None:
             raise invalid
         return items
+
+    def _sleep(self, pause: float | datetime) -> Pause | None:
+        """Return a pause of the time that is left; None if there is none."""
+        job = self.job
+        times = ("", pause.timestamp()) if isinstance(pause, datetime) else (pause, "")
+        left_s = float(
+            self._ask(lambda: scripts.SLEEP.call(job.connection, job.key, job.id, *times))
+        )
+        if left_s <= 0:
+            return None
+        due_at = datetime.now(UTC) + timedelta(seconds=left_s)
+        return Pause(left_s, f"{SLEEPING} {due_at:%Y-%m-%dT%H:%M:%SZ}")
+
+    def _find_pause(self, result: Any) -> Pause | None:
+        """Return the pause before the next poll; None if this one has found what it looks for.
+
+        Errors: PollFailed if there is no time for another one.
+        """
+        job, poll = self.job, self.work["poll"]
+        scope = {**self.scope, "result": result}
+        if decide(poll["until"], inputs=self.inputs, scope=scope):
+            return None
+        within_s, shown = poll.get("within_s"), write_view(result, MAX_POLL, self.mask.hide)
+        arguments = (poll["every_s"], "" if within_s is None else within_s, shown)
+        took_s = time.monotonic() - self.began_at
+        count, has_time = self._ask(
+            lambda: scripts.POLL.call(job.connection, job.key, job.id, *arguments, took_s)
+        )
+        if not has_time:
+            raise PollFailed(int(count), str(write_duration(within_s)))
+        times = "once" if count == 1 else f"{count:,} times"
+        return Pause(poll["every_s"], f"{POLLED} {times}; again in {write_wait(poll['every_s'])}")
 
     # Before and after ----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from flowq.errors import RunFailed, UsageError
 from flowq.observing import refuse_failure
 from flowq.render.groups import by_declaration
 from flowq.runtime import runs
-from flowq.status import BEGUN_FOR_NOTHING, Event, RunStatus, is_helper
+from flowq.status import Event, RunStatus, has_begun_for_nothing, is_helper
 from flowq.testing.replacing import (
     ReplacedJob,
     check_functions,
@@ -208,6 +208,6 @@ def _order(events: Iterable[Event]) -> list[str]:
     for event in events:
         if event.state == "started" and not is_helper(event.name):
             order.append(event.name)
-        elif order[-1:] == [event.name] and event.state in BEGUN_FOR_NOTHING:
+        elif order[-1:] == [event.name] and has_begun_for_nothing(event):
             order.pop()
     return order

@@ -25,7 +25,7 @@ from flowq.compiling import load
 from flowq.errors import NewerFormat, Where
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
-from flowq.plan import Call, Does, Enqueue, Expansion, Join, Nested, Outputs, Plan, Start
+from flowq.plan import Call, Does, Enqueue, Expansion, Join, Nested, Outputs, Plan, Sleep, Start
 from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
@@ -37,7 +37,18 @@ from flowq.runtime.wire import (
     from_wire,
     to_wire,
 )
-from flowq.spec import Approval, Defaults, ForEach, Input, JobSpec, Retry, Schedule, Shell, Workflow
+from flowq.spec import (
+    Approval,
+    Defaults,
+    ForEach,
+    Input,
+    JobSpec,
+    Poll,
+    Retry,
+    Schedule,
+    Shell,
+    Workflow,
+)
 from tests.reading import parse_workflow
 
 WIRE = Path(__file__).parent / "wire"
@@ -168,12 +179,15 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     Workflow: {"unread", "timeout_s", "labels", "more_schedules"},
     Schedule: {"inputs", "catch_up"},
     # `does` is written flat.
-    Enqueue: {"does", "is_open", "ended_of", "secrets", "refuses_secrets", "settings", "branch"},
+    Enqueue: {
+        *("does", "is_open", "ended_of", "secrets", "refuses_secrets", "settings", "branch"),
+        "poll",
+    },
     Join: {"retries"},
     Nested: {"finals", "timeout_s", "secrets"},
     Outputs: {"secrets"},
     Expansion: {"is_matrix"},
-    JobSpec: {"is_final", "secret_results", "settings", "else_"},
+    JobSpec: {"is_final", "secret_results", "settings", "else_", "sleep", "poll"},
     Approval: {"inputs"},
     Defaults: {each.name for each in fields(Defaults)} - {"queue", "timeout_s", "retries"},
     Where: {"merged_in"},
@@ -212,15 +226,17 @@ def test_what_is_younger_than_the_shop_is_written_and_read() -> None:
     shell = Shell(("tar", "-cf", "${{ item }}"))
     nested = Nested(Workflow("inner", (), timeout_s=60), "a", "a.", timeout_s=600)
     policy = Retry(2, 1.5, 2, 60, 0.1, 600, ("OSError", "137"), ("a.b:C",))
-    kinds = (shell, Start(nested, {"a": 1}), Join({"b": 2}, Retry(2, 1.5)))
+    kinds = (shell, Start(nested, {"a": 1}), Join({"b": 2}, Retry(2, 1.5)), Sleep("0"))
+    poll = Poll("${{ result }}", 5, 60)
     templates = tuple(
-        Enqueue("a", "a", does, deferred=True, is_open=True, retries=policy) for does in kinds
+        Enqueue("a", "a", does, deferred=True, is_open=True, retries=policy, poll=poll)
+        for does in kinds
     )
     data = to_wire(Expansion(ForEach([1]), templates))
     assert data["templates"][0]["is_open"] is True
     assert data["templates"][0]["run"] == {"command": ["tar", "-cf", "${{ item }}"]}
     assert data["templates"][2]["workflow_retries"] == {"max": 2, "backoff_s": 1.5}
-    assert [each["call"] for each in data["templates"]] == ["", "", ""]  # older versions need it
+    assert [each["call"] for each in data["templates"]] == [""] * 4  # older versions need it
     assert from_wire(Expansion, json.loads(json.dumps(data))).templates == templates
 
 

@@ -31,6 +31,7 @@ INSTANCES = [
     errors.RunFailed("abc", ["a", "b"], {"b": "ValueError: no"}),
     errors.RunFailed("abc", [], {}, "canceled", "it timed out"),
     errors.RunNotEnded("abc", 5, "a is queued"),
+    errors.PollFailed(3, "10m"),
     errors.SecretInResult(),
     errors.ShellFailed("make all", 2, "no rule"),
     errors.TooManyItems("crawl", 100),

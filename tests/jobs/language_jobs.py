@@ -150,3 +150,10 @@ def fail_as(kind: str, log: str, times: int = 1) -> int:
 def read_variables(attempt: Any = None) -> dict[str, Any]:
     found = {name: value for name, value in os.environ.items() if name in NAMES}
     return {"attempt": attempt, **found}
+
+
+def count_up(name: str = "count") -> int:
+    """Return how often this was called with that name."""
+    current = get_current_job()
+    assert current is not None
+    return int(current.connection.incr(name))

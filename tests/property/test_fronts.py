@@ -20,7 +20,13 @@ from flowq.declare.export_yaml import emit, export_yaml
 from flowq.declare.handles import Handle
 from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import DEFAULTS, JOB, WORKFLOW
-from flowq.declare.options import CallOptions, JobOptions, NestedOptions, ShellOptions
+from flowq.declare.options import (
+    CallOptions,
+    JobOptions,
+    NestedOptions,
+    ShellOptions,
+    SleepOptions,
+)
 from flowq.declare.python import Workflow
 from flowq.errors import Problem
 from flowq.expressions import escape, evaluate
@@ -280,9 +286,9 @@ def test_both_fronts_have_one_verdict_on_names(name: str) -> None:
 
 
 def test_the_decorators_take_the_keys_of_the_table() -> None:
-    options = (JobOptions, CallOptions, ShellOptions, NestedOptions)
+    options = (JobOptions, CallOptions, ShellOptions, NestedOptions, SleepOptions)
     taken = {option.rstrip("_") for each in options for option in each.__annotations__}
-    assert taken - {"name", "finally"} == JOB.keys.keys() - {"call", "run", "workflow"}
+    assert taken - {"name", "finally"} == JOB.keys.keys() - {"call", "run", "workflow", "sleep"}
     nested = {option.rstrip("_") for option in NestedOptions.__annotations__}
     meaningless = {word for word, key in JOB.keys.items() if "workflow" in key.not_for}
     assert nested.isdisjoint(meaningless)

@@ -173,6 +173,7 @@ NAMES = (
     flowq.NotAllowed,
     flowq.NotFound,
     flowq.NotOpen,
+    flowq.PollFailed,
     flowq.RetryLater,
     flowq.RunNotFound,
     flowq.SecretInResult,

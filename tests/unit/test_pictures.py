@@ -324,6 +324,7 @@ def test_every_field_of_a_box_that_describes_one_job_is_written() -> None:
         "is_open": True,
         "is_final": True,
         "approval": True,
+        "polls": True,
         "condition": "x",
         "policy": "run",
         "description": "about",

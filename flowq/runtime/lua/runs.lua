@@ -4,14 +4,24 @@
 -- is gone can still be accounted for, once).
 
 function runs.log(run, id, name, state, reason)
-  redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
+  return redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
     'state', state, 'reason', reason or '')
 end
 
 -- The same of an execution that begins ("started"), or was handed to a child ("handed").
 function runs.log_start(run, id, name, state, worker)
-  redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
+  return redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
     'worker', worker)
+end
+
+-- Another event about a job that has paused (pauses.lua); `before` are those that are known.
+function runs.note_event(id, before, event)
+  redis.call('HSET', keys.job(id), 'flowq_pause_events', before .. ' ' .. event)
+end
+
+-- Removes events that others replace. User code can write any field of its job, so these may be no ids.
+function runs.forget(run, events)
+  for event in string.gmatch(events, '%S+') do redis.pcall('XDEL', OURS .. 'events:' .. run, event) end
 end
 
 -- What a job has reported of its progress, instead of what it had reported before (the event `before`).
@@ -19,7 +29,7 @@ end
 -- the run is removed. `before` may be no id: user code can write any field of its job.
 function runs.log_progress(run, id, name, worker, text, before)
   local key = OURS .. 'events:' .. run
-  if before then redis.pcall('XDEL', key, before) end
+  runs.forget(run, before or '')
   return redis.call('XADD', key, 'NOMKSTREAM', '*', 'job', id, 'name', name or '', 'state', 'started',
     'worker', worker, 'progress', text)
 end
