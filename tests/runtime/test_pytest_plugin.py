@@ -73,6 +73,12 @@ def test_the_server_is_empty_and_named_in_the_environment(
     assert job.get_status() == ("finished" if count else "failed")
     assert not flowq.Worker.all(connection=flowq_connection)
 
+def test_a_wait_that_nothing_can_end_names_the_fixture(flowq_connection):
+    flow = flowq.Workflow("w")
+    flow.call("a", "time:time")
+    with pytest.raises(flowq.RunNotEnded, match="use the fixture flowq_worker: drain"):
+        flow.submit().wait(0)
+
 def test_what_is_scheduled_stays_unless_it_is_wanted(flowq_connection, flowq_worker):
     retry = flowq.Retry(2, interval=600)
     job = flowq.Queue(connection=flowq_connection).enqueue("operator.truediv", 1, 0, retry=retry)
@@ -98,4 +104,4 @@ def test_an_unused_plugin_loads_nothing_and_each_process_has_an_empty_server_whe
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(USED)
     ran = pytester.runpytest_subprocess(*OPTIONS, "-n", "2")
-    ran.assert_outcomes(passed=5)
+    ran.assert_outcomes(passed=6)
