@@ -65,27 +65,52 @@ def command(
         with opened(redis_url, creating=True) as place:
             _pause(workflows, place, is_over=resume)
         return
-    inputs = {
-        each.name: compiling.read_inputs(each, given, inputs_file) for each in workflows.values()
-    }
-    plans: list[tuple[Due, Plan]] = []
-    for each in workflows.values():
-        due = scheduling.find_next_due(each, datetime.now(UTC))
-        with terminal.users_code():
-            plan = scheduling.plan_due(each, due, inputs[each.name], imports=imports)
-        plans.append((due, plan))
+    served = list(_plan_first(workflows, given, inputs_file, imports))
+    if not served:
+        raise UsageError(f"no workflow in {target} can be scheduled")
     with opened(redis_url, creating=True) as place, terminal.Interrupts(deferring=True) as signals:
         warn_about(place)
         place.retry.wait_at_most(scheduling.LEASE_S)  # then `serve` goes on, or a signal ends it
-        for due, plan in plans:
+        for workflow, _, due, _ in served:
             when = f"{due.at:%Y-%m-%d %H:%M %Z}"
-            terminal.note(f"flowq: the next run of {plan.workflow} is due at {when}")
-        warn_about_workers((plan for _, plan in plans), place)
+            terminal.note(f"flowq: the next run of {workflow.name} is due at {when}")
+        warn_about_workers((plan for *_, plan in served), place)
         schedulers = [
-            scheduling.Scheduler(each, inputs[each.name], place.connection, _tell)
-            for each in workflows.values()
+            scheduling.Scheduler(workflow, inputs, place.connection, _tell)
+            for workflow, inputs, *_ in served
         ]
         scheduling.serve(schedulers, until_interrupted(signals), place.revive)
+
+
+def _plan_first(
+    workflows: Mapping[str, Workflow],
+    given: Mapping[str, str],
+    inputs_file: str | None,
+    imports: bool,
+) -> Iterator[tuple[Workflow, Mapping[str, Any], Due, Plan]]:
+    """Yield each workflow with its inputs and its next run; of several, notes those without one.
+
+    Errors: WorkflowInvalid for a single one.
+    """
+    from flowq import scheduling  # noqa: PLC0415 - as above
+
+    for file, workflow in workflows.items():
+        inputs = compiling.read_inputs(workflow, given, inputs_file)
+        due = scheduling.find_next_due(workflow, datetime.now(UTC))
+        try:
+            with terminal.users_code():
+                plan = scheduling.plan_due(workflow, due, inputs, imports=imports)
+        except WorkflowInvalid as invalid:
+            if len(workflows) == 1:
+                raise
+            _leave_out(file, invalid)
+        else:
+            yield workflow, inputs, due, plan
+
+
+def _leave_out(file: str, invalid: WorkflowInvalid) -> None:
+    terminal.note("\n".join(map(str, invalid.problems)))
+    terminal.note(f"flowq: {file} is left out: it has problems")
 
 
 def _tell(text: str) -> None:
@@ -134,8 +159,7 @@ def _load_each(folder: str) -> Iterator[tuple[str, Workflow]]:
         try:
             yield file, compiling.checked_graph(file).workflow
         except WorkflowInvalid as invalid:
-            terminal.note("\n".join(map(str, invalid.problems)))
-            terminal.note(f"flowq: {file} is left out: it has problems")
+            _leave_out(file, invalid)
         except FlowqError as error:
             terminal.note(f"flowq: {file} is left out: {error}")
 

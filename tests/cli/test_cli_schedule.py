@@ -101,6 +101,13 @@ def test_a_folder_has_the_schedules_of_its_files_without_those_that_cannot_be_us
     assert [workflow.name for workflow in found.values()] == ["daily", "other"]
     assert "FQ220" in (said := capfd.readouterr().err)
     assert "wrong.yaml is left out: it has problems" in said
+    needy = "inputs: {day: {type: str}}\nschedule: '0 0 * * *'\njobs: {a: {run: date}}\n"
+    for name in ("needy", "needed"):
+        (folder / "lacking").mkdir(exist_ok=True)
+        (folder / "lacking" / f"{name}.yaml").write_text(needy)
+    lacking = call("schedule", "lacking", "--redis-url", redis_url)
+    assert lacking.err.count("FQ402") == lacking.err.count("is left out: it has problems") == 2
+    assert lacking.err.endswith("flowq: no workflow in lacking can be scheduled\n")
     given = call("schedule", "flows", "-i", "day=x", "--redis-url", redis_url)
     assert (given.code, "under `schedule`: `inputs`" in given.err) == (2, True)
     (folder / "flows" / "twice.yaml").write_text(f"name: other\n{DAILY}")
