@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from flowq.checks.workflows import find_misfit
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import evaluate, find_references
+from flowq.expressions import as_template, evaluate, find_references
 from flowq.graph import Graph
 from flowq.problems import BAD_SETTING, QUEUE_FROM_RESULT
 from flowq.settings import explain
@@ -57,9 +57,10 @@ def check_queues(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     done: dict[int, frozenset[str]] = {}
     for job in graph:
         template = job.settings.get("queue", "")
-        is_direct = bool(find_references(template).jobs)  # which has no value there
-        if not is_direct and _is_made_by_jobs(job, [template]):
-            message = f"the queue of job {job.name} depends on what other jobs return"
+        if root := _find_stranger(job, template):
+            if root in find_references(template).roots:
+                continue  # it has no value there, which another rule reports
+            message = f"the queue of job {job.name} depends on `{root}`"
             hint = (
                 "name the queue by an input, or by items or axes that are written out; or run a "
                 "nested workflow whose input has `choices`"
@@ -69,33 +70,43 @@ def check_queues(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         nested = workflow.workflows.get(job.workflow)
         deciding = _inputs_that_decide(nested, done) if nested is not None else frozenset()
         for name in sorted(deciding & job.with_.keys()):
-            if _is_made_by_jobs(job, [job.with_[name]]):
+            if root := _find_stranger(job, job.with_[name]):
                 message = (
                     f"job {job.name} passes {name} to {job.workflow}, where it names a queue, and "
-                    "it depends on what other jobs return"
+                    f"it depends on `{root}`"
                 )
                 hint = f"list the queues there: {name}: {{type: enum, choices: [a, b]}}"
                 where = workflow.places.find("jobs", job.name, "with", name)
                 yield Problem(QUEUE_FROM_RESULT, message, where, hint)
 
 
-def _is_made_by_jobs(job: JobSpec, values: Iterable[object]) -> bool:
-    return any({"jobs", "approval"} & find_references(each).roots for each in _behind(job, values))
+_TRUSTED = frozenset({"inputs", "run", "item", "index", "matrix"})
+"""Names whose values come from the workflow and who submits it; `_behind` looks behind the others.
+
+The environment is not among them: a variable may have the value of an input of a nested workflow.
+"""
 
 
-def _behind(job: JobSpec, values: Iterable[object]) -> Iterator[object]:
-    """Yield values, and what their `item` and `matrix` are made of."""
-    for value in values:
-        yield value
-        roots = find_references(value).roots
-        if "item" in roots and job.for_each is not None:
-            yield job.for_each.items
-            if job.for_each.more is not None:  # made of the results of items
-                yield "${{ jobs.more.result }}"
-        if "matrix" in roots and job.matrix is not None:
-            wanted = find_references(value).matrix or job.matrix.axes.keys()
-            yield [job.matrix.axes.get(name) for name in wanted]
-            yield [each.get(name) for each in job.matrix.include for name in wanted]
+def _find_stranger(job: JobSpec, value: object) -> str:
+    """Return a name on which a value depends and that may come from anywhere, or ""."""
+    for each in _behind(job, value):
+        for root in sorted(find_references(each).roots - _TRUSTED):
+            return root
+    return ""
+
+
+def _behind(job: JobSpec, value: object) -> Iterator[object]:
+    """Yield a value, and what its `item` and `matrix` are made of."""
+    yield value
+    roots = find_references(value).roots
+    if "item" in roots and job.for_each is not None:
+        yield job.for_each.items
+        if job.for_each.more is not None:
+            yield as_template(job.for_each.more)
+    if "matrix" in roots and job.matrix is not None:
+        parts = [job.matrix.axes, *job.matrix.include]
+        wanted = find_references(value).matrix
+        yield [part for each in parts for name, part in each.items() if name in (wanted or each)]
 
 
 def _inputs_that_decide(workflow: Workflow, done: dict[int, frozenset[str]]) -> frozenset[str]:
@@ -112,7 +123,7 @@ def _inputs_that_decide(workflow: Workflow, done: dict[int, frozenset[str]]) -> 
         nested = workflow.workflows.get(job.workflow)
         if nested is not None:
             values += (job.with_.get(name) for name in _inputs_that_decide(nested, done))
-        for each in _behind(job, values):
+        for each in (behind for value in values for behind in _behind(job, value)):
             deciding += find_references(each).inputs
     listed = {each.name for each in workflow.inputs if each.type == "enum"}
     done[id(workflow)] = frozenset(deciding) - listed

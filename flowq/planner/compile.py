@@ -103,7 +103,7 @@ class Frame:
         return Group(
             self._id(job.name),
             self.prefix + job.name,
-            is_open=_is_open(job),
+            is_open=self._is_open(job),
             keys=tuple(legs),
             items=tuple(legs.values()),
             max_items=(job.for_each.max_items or MAX_ITEMS) if job.for_each else None,
@@ -118,7 +118,7 @@ class Frame:
         return {
             job.name: expand_matrix(self._filled_matrix(job, job.matrix))
             for job in self.graph
-            if job.matrix is not None and not is_open(job.matrix)
+            if job.matrix is not None and not self._is_open(job)
         }
 
     def _filled_matrix(self, job: JobSpec, matrix: Matrix) -> Matrix:
@@ -143,7 +143,7 @@ class Frame:
     def _jobs_of(self, name: str) -> list[Enqueue]:
         """Return the jobs of one declaration; a job comes after those that it blocks."""
         job, job_id = self.graph.job_by_name[name], self._id(name)
-        if _is_open(job):
+        if self._is_open(job):
             return [self._expansion(job)]
         if job.matrix is None:
             return self._single(job, job_id, self.prefix + name, self._is_held(job))
@@ -342,7 +342,7 @@ class Frame:
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
             if_=self._condition(job, scope),
             condition=job.if_ or "",
-            branch={} if _is_open(job) else self._branch(job),
+            branch={} if self._is_open(job) else self._branch(job),
             stop_when=self._template(stop_when, job.name, "stop_when", scope),
             scope={key: value for key, value in scope.items() if key != "run" or needs_run},
             group=group,
@@ -432,6 +432,14 @@ class Frame:
     def _id(self, name: str) -> str:
         return self.base + name
 
+    def _is_open(self, job: JobSpec) -> bool:
+        """Whether an expansion adds the jobs of a group: they are known in the run only."""
+        return job.for_each is not None or job.name in self._open_matrices
+
+    @cached_property
+    def _open_matrices(self) -> frozenset[str]:
+        return frozenset(job.name for job in self.graph if job.matrix and is_open(job.matrix))
+
     def _is_held(self, job: JobSpec) -> bool:
         """Whether the job is a future job: it has to wait, or may have to."""
         if (
@@ -460,9 +468,9 @@ class Frame:
         """Return the ids of the jobs that wait for the predecessors of a declaration."""
         job, job_id = self.graph.job_by_name[name], self._id(name)
         ids = [job_id]
-        if job.matrix is not None and not _is_open(job):
+        if job.matrix is not None and not self._is_open(job):
             ids = [f"{job_id}--{index}" for index in range(len(self._legs_by_name[name]))]
-        if job.workflow and not _is_open(job):
+        if job.workflow and not self._is_open(job):
             return [f"{each}--0" for each in ids]
         return ids
 
@@ -493,7 +501,7 @@ class Frame:
     def _condition(self, job: JobSpec, scope: Mapping[str, Any]) -> Any:
         """Return what is left of a job's `if`: None if it is true, False if it is false."""
         template = self._template(job.if_, job.name, "if", scope)
-        if not _is_open(job):
+        if not self._is_open(job):
             template = self._join_conditions(job, template, scope)
         if template is None or is_live(template):
             return template
@@ -572,11 +580,6 @@ _ALL = 100  # percent
 
 def _is_group(job: JobSpec) -> bool:
     return job.for_each is not None or job.matrix is not None
-
-
-def _is_open(job: JobSpec) -> bool:
-    """Whether an expansion adds the jobs of a group, because they are known in the run only."""
-    return job.for_each is not None or (job.matrix is not None and is_open(job.matrix))
 
 
 def _tolerates_one(tolerance: Tolerance | None) -> bool:

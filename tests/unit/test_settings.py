@@ -155,6 +155,8 @@ jobs:
   added: {include: [{q: "${{ jobs.l.result }}"}], queue: "${{ matrix.q }}", run: echo}
   passed: {workflow: inner, with: {q: "x-${{ jobs.l.result }}"}}
   asked: {workflow: inner, with: {q: "${{ approval.q }}"}, approval: {inputs: {q: {type: str}}}}
+  env: {workflow: inner, with: {q: "${{ env.Q }}"}}
+  whole: {matrix: {a: [1], q: "${{ jobs.l.result }}"}, queue: "${{ str(matrix) }}", run: echo}
   deep: {workflow: outer, with: {names: "${{ jobs.l.result }}"}}
   fine: {workflow: listed, with: {q: "${{ jobs.l.result }}"}}
   other: {matrix: {q: [a, b], n: "${{ jobs.l.result }}"}, queue: "${{ matrix.q }}", run: echo}
@@ -167,7 +169,7 @@ workflows:
     inputs: {names: {type: list}}
     workflows: {inner: {inputs: {q: {type: str}}, jobs: {a: {queue: "${{ inputs.q }}", run: echo}}}}
     jobs: {a: {for_each: "${{ inputs.names }}", workflow: inner, with: {q: "${{ item }}"}}}
-""") == [(QUEUE_FROM_RESULT, line) for line in range(4, 12)]
+""") == [(QUEUE_FROM_RESULT, line) for line in range(4, 14)]
 
 
 LATE = """
