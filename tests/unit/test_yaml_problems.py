@@ -128,7 +128,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("retries: 1.5"), "FQ105", "not 1.5"),
         (with_job("deferred: 1"), "FQ105", "true or false"),
         (with_job("queue: ''"), "FQ105", "queue must not be empty"),
-        (with_job("queue: ${{ inputs.q }}"), "FQ105", "under `with`"),
+        ("name: ${{ inputs.q }}\njobs: {a: {call: m:f}}", "FQ105", "under `with`"),
         (with_job("with: {'${{ a }}': 1}"), "FQ105", "key"),
         (with_job("needs: [a, [b]]"), "FQ105", "not a list"),
         (with_job("needs: b, c"), "FQ105", "[b, c]"),
