@@ -248,7 +248,7 @@ def read_lease(environment: Mapping[str, str]) -> Lease:
         if DEFAULT_LEASE_S <= float(text) <= LONGEST_LEASE_S:
             return Lease(float(text))
     raise UsageError(
-        f"{LEASE_VARIABLE} is a number of seconds from {DEFAULT_LEASE_S:g} (the default) to "
+        f"{LEASE_VARIABLE} must be a number of seconds from {DEFAULT_LEASE_S:g} (the default) to "
         f"{LONGEST_LEASE_S:g}, not {text!r}"
     )
 

@@ -172,7 +172,7 @@ def read_budget(environment: Mapping[str, str]) -> int | None:
         if 0 <= float(text) <= MAX_BUDGET_MB:
             return int(float(text) * 1_000_000)
     raise UsageError(
-        f"{BUDGET_VARIABLE} is a number of megabytes from 0 to {MAX_BUDGET_MB:,}, not {text!r}"
+        f"{BUDGET_VARIABLE} must be a number of megabytes from 0 to {MAX_BUDGET_MB:,}, not {text!r}"
     )
 
 

@@ -99,7 +99,7 @@ def test_a_variable_that_is_no_number_of_seconds_is_named_at_once(
     for words in (("run", "ask.yaml", "-c", "1"), ("runs",)):
         done = flowq(*words, "--redis-url", url, **{name: text})
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"{name} is a number of seconds" in done.stderr
+        assert f"{name} must be a number of seconds" in done.stderr
         assert f"not '{text}'" in done.stderr
         assert done.stderr.count("\n") == 1
     assert client.list_runs(operator) == []

@@ -191,7 +191,7 @@ def test_the_budget_is_a_number_of_megabytes() -> None:
     assert read_budget({"FLOWQ_RUN_BUDGET_MB": " 0.5 "}) == 500_000
     assert read_budget({"FLOWQ_RUN_BUDGET_MB": "0"}) == 0
     for text in ("8 MB", "-1", "nan", "inf", "1e9"):
-        with pytest.raises(UsageError, match="FLOWQ_RUN_BUDGET_MB is a number of megabytes"):
+        with pytest.raises(UsageError, match="FLOWQ_RUN_BUDGET_MB must be a number of megabytes"):
             read_budget({"FLOWQ_RUN_BUDGET_MB": text})
 
 
