@@ -34,7 +34,7 @@ def command(*arguments: str, url: str) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
     if done.returncode:
         raise SystemExit(f"flowq {' '.join(arguments)}: {done.stdout}{done.stderr}")
