@@ -94,6 +94,8 @@ class _Commands(click.Group):
         try:
             command = import_module(f"flowq.cli.{cmd_name}").command
         finally:
+            gc.freeze()
+            gc.unfreeze()  # all of it counts as old now, else the next look would walk it at once
             gc.enable()
         assert isinstance(command, click.Command)
         return command
