@@ -53,7 +53,7 @@ def test_json_is_alone_on_stdout_also_when_the_users_modules_print(
     assert done.returncode == 0
     document = json.loads(done.stdout)
     times = ["submitted_at", "started_at", "ended_at", "duration_s"]
-    facts = ["inputs", "counts", "jobs", "edges"]
+    facts = ["inputs", "labels", "counts", "jobs", "edges"]
     assert list(document) == ["v", "kind", "run", "workflow", "status", *times, *facts]
     assert (document["workflow"], document["status"]) == ("sandwich", "succeeded")
     [attempt] = document["jobs"]["cut"].pop("attempts")

@@ -140,7 +140,8 @@ def test_what_is_seen_elsewhere_is_what_the_workers_saw(
     [listed] = json.loads(call("runs", "--json", *url).out)["runs"]
     assert datetime.fromisoformat(listed["submitted_at"]) <= datetime.now(UTC)
     times = ("submitted_at", "started_at", "ended_at", "duration_s")
-    assert listed == {key: document[key] for key in ("run", "workflow", "status", *times)}
+    shared = ("run", "workflow", "status", "labels", *times)
+    assert listed == {key: document[key] for key in shared}
     cup = {"repr": "Cup(cup)", "type": "makers.Cup"}
     assert document["jobs"]["make"]["result"] == cup
     assert document["jobs"]["each"]["results"] == [{"got": "cup"}] * 2
