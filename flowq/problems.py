@@ -64,7 +64,7 @@ BLOCKED_BY_NOT_DEFERRED = _register(
 )
 BAD_DEFAULT = _register("FQ116", "An input's default matches its type", "declare")
 NOT_ONE_ACTION = _register(
-    "FQ117", "A job has exactly one of `call`, `run` and `workflow`", "checks"
+    "FQ117", "A job has exactly one of `call`, `run`, `workflow` and `sleep`", "checks"
 )
 KEY_OUT_OF_PLACE = _register(
     "FQ118", "A key appears only with the key that it belongs to", "checks", "declare"

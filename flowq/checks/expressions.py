@@ -277,8 +277,8 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "item": "`item` and `index` belong to a job with `for_each`, in all its keys except that one",
     "index": "`item` and `index` belong to a job with `for_each`, in all its keys except that one",
     "matrix": "`matrix` belongs to a job with a `matrix`, in all of its keys except that one",
-    "result": "`result` is what an item returned, in `more` and `stop_when`; the result of another "
-    "job is jobs.NAME.result",
+    "result": "`result` is what the job itself returned, in `more`, `stop_when` and `poll`; the "
+    "result of another job is jobs.NAME.result",
     "env": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs",
     "secrets": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs, and "
     "kept nowhere",
