@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flowq.client import Run
     from flowq.event import Event
     from flowq.plan import Plan
+    from flowq.selecting import Selection
     from flowq.spec import Workflow as Spec
     from flowq.status import RunState
 
@@ -64,7 +65,7 @@ class Workflow(python.Workflow):
 def _refuse_options(verb: str, workflow: Spec, inputs: Mapping[str, Any]) -> None:
     """Refuse an option of `flowq.run` that is given as an input. Errors: UsageError."""
     declared = {each.name for each in workflow.inputs}
-    for name in ("timeout", "connection", "imports", "labels"):
+    for name in ("timeout", "connection", "imports", "labels", "only", "from_", "skip"):
         if name in inputs and name not in declared:
             raise UsageError(
                 f"the keywords of {verb}() are inputs, and {workflow.name} has no input {name!r}; "
@@ -102,6 +103,9 @@ def submit(
     connection: Redis | str | None = None,
     imports: bool = True,
     labels: Mapping[str, str] | None = None,
+    only: str | Iterable[str] = (),
+    from_: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
 ) -> Run:
     """Check a workflow and its inputs, submit a run, and return it; it needs this process no more.
 
@@ -110,11 +114,19 @@ def submit(
     `imports` is as in `load`. `labels` are added to those of the workflow, and replace those of the
     same name; `flowq.runs(labels=…)` finds the run by them. In a job of a run, the run that is
     submitted has the labels of that one too.
+    A part of the workflow runs: the jobs that `only` names, those that `from_` names and everything
+    after them, but not those that `skip` names; each is a name or several. What is left out is
+    skipped, and jobs under `finally` run unless they are skipped by name.
     Errors: WorkflowInvalid, also for the inputs; WorkflowNotFound; UsageError if no connection is
-    found; ServerUnavailable for a URL; those of the redis client.
+    found, for unknown jobs, and for a part in which a job reads the result of one that is left out;
+    ServerUnavailable for a URL; those of the redis client.
     """
     found = get_connection(connection)
-    return submit_plan(make_plan(workflow, inputs, imports=imports, labels=labels), found)
+    from flowq.selecting import make_selection  # noqa: PLC0415 - imports the expressions
+
+    part = make_selection(only, from_, skip)
+    plan = make_plan(workflow, inputs, imports=imports, labels=labels, selection=part)
+    return submit_plan(plan, found)
 
 
 def submit_plan(plan: Plan, connection: Redis) -> Run:
@@ -132,6 +144,7 @@ def make_plan(
     *,
     imports: bool = True,
     labels: Mapping[str, str] | None = None,
+    selection: Selection | None = None,
 ) -> Plan:
     """Return the plan of a run. Needs no server. Errors: those of `submit`."""
     from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
@@ -142,7 +155,9 @@ def make_plan(
         )
     spec = as_spec(workflow, imports=imports)
     own_script.refuse_unguarded(_list_calls(spec))
-    return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn, labels=labels)
+    return compiling.compile_plan(
+        spec, inputs, imports=imports, warn=_warn, labels=labels, selection=selection
+    )
 
 
 def _list_calls(workflow: Spec) -> Iterator[str]:
@@ -175,6 +190,9 @@ def run(
     timeout: float | str | None = None,
     imports: bool = True,
     labels: Mapping[str, str] | None = None,
+    only: str | Iterable[str] = (),
+    from_: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
 ) -> Run:
     """Submit a run as `submit` does, wait for its end as `Run.wait` does, and return it.
 
@@ -182,7 +200,16 @@ def run(
     finds it, and `cancel` ends it.
     Errors: those of `submit`; RunFailed; RunNotEnded after `timeout`.
     """
-    submitted = submit(workflow, inputs, connection=connection, imports=imports, labels=labels)
+    submitted = submit(
+        workflow,
+        inputs,
+        connection=connection,
+        imports=imports,
+        labels=labels,
+        only=only,
+        from_=from_,
+        skip=skip,
+    )
     submitted.wait(timeout)
     return submitted
 

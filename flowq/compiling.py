@@ -22,6 +22,7 @@ from flowq.labels import add_labels, check_labels
 from flowq.pictures.stored import make_source
 from flowq.plan import Plan
 from flowq.planner import make_plan
+from flowq.selecting import Selection, select
 from flowq.spec import Workflow
 from flowq.targets import load_partly
 
@@ -75,12 +76,14 @@ def compile_plan(
     warn: Callable[[Problem], object] | None = None,
     labels: Mapping[str, str] | None = None,
     due_at: str = "",
+    selection: Selection | None = None,
 ) -> Plan:
     """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
 
-    `labels` are added to those of the workflow (`flowq.labels`). `due_at` is as in `Plan`. If there
-    are only warnings, `warn` is called with each of them.
-    Errors: WorkflowInvalid with all problems; UsageError for `labels`.
+    `labels` are added to those of the workflow (`flowq.labels`). `due_at` is as in `Plan`. The
+    jobs that are not in the `selection` are left out. If there are only warnings, `warn` is called
+    with each of them.
+    Errors: WorkflowInvalid with all problems; UsageError for `labels`, and those of `select`.
     """
     more_labels = check_labels(labels)
     with collector_paused():
@@ -96,6 +99,7 @@ def compile_plan(
         for problem in problems:
             if warn:
                 warn(problem)
+        graph = select(graph, selection)
         plan = make_plan(graph, values, run_id or make_run_id(), due_at)
         added = add_labels(plan.labels, more_labels)
         return replace(plan, source=make_source(graph), labels=added)

@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowq.branches import Conditions, find_branches
+from flowq.branches import Condition, Conditions, find_branches
 from flowq.errors import CycleError
 from flowq.expressions import References, as_template, find_references, needs_success
 from flowq.expressions.places import find_texts
@@ -67,7 +67,8 @@ class Graph:
     may have cycles, which `find_cycles` finds; orders and levels then raise `CycleError`.
     `dangling` has the declarations that name no job. `uses_by_name` has the references in each text
     of a job, with the path of the text, for jobs with expressions. `branches` has the conditions of
-    jobs that belong to a branch, which are no part of their own `if`.
+    jobs that belong to a branch, which are no part of their own `if`. Jobs that are `left_out` are
+    skipped, whatever happens; their edges remain.
     """
 
     workflow: Workflow
@@ -76,6 +77,7 @@ class Graph:
     dangling: tuple[Saying, ...] = ()
     uses_by_name: Mapping[Name, Uses] = field(default_factory=dict)
     branches: Mapping[Name, Conditions] = field(default_factory=dict)
+    left_out: frozenset[Name] = frozenset()
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.job_by_name.values())
@@ -194,8 +196,15 @@ def sort_by_edges(after: Sequence[Iterable[int]]) -> list[int]:
     return order
 
 
-def build_graph(workflow: Workflow) -> Graph:
-    """Return the graph of a workflow, in linear time."""
+LEFT_OUT = "left out of this run"
+_NEVER = (Condition("false", LEFT_OUT, ()),)
+
+
+def build_graph(workflow: Workflow, left_out: frozenset[Name] = frozenset()) -> Graph:
+    """Return the graph of a workflow, in linear time.
+
+    The jobs that are `left_out` (`flowq.selecting`) ask and decide nothing.
+    """
     job_by_name: dict[Name, JobSpec] = {}
     said = workflow.defaults
     if find_references(said.cwd).jobs:  # refused, and no edge
@@ -219,7 +228,7 @@ def build_graph(workflow: Workflow) -> Graph:
             sayings[saying.future].setdefault(saying.blocker, []).append(saying)
         else:
             dangling.append(saying)
-    branches = _find_branches(job_by_name, sayings)
+    branches = _find_branches(job_by_name, sayings, left_out)
     for saying in _branch_sayings(branches):
         sayings[saying.future].setdefault(saying.blocker, []).append(saying)
     for name, conditions in branches.items():
@@ -228,13 +237,30 @@ def build_graph(workflow: Workflow) -> Graph:
         uses_by_name[name] = (*uses_by_name.get(name, ()), (own, asked))
     for saying in _last_sayings(job_by_name.values(), sayings):
         sayings[saying.future].setdefault(saying.blocker, []).append(saying)
+    for name in left_out:
+        job_by_name[name] = _as_left_out(job_by_name[name])
+    branches = {**branches, **dict.fromkeys(left_out, _NEVER)} if left_out else branches
     index = {name: position for position, name in enumerate(job_by_name)}
     edges = tuple(
         _edge(job_by_name[blocker], job_by_name[future], said_by_blocker[blocker])
         for future, said_by_blocker in sayings.items()
         for blocker in sorted(said_by_blocker, key=index.__getitem__)
     )
-    return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name, branches)
+    return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name, branches, left_out)
+
+
+def _as_left_out(job: JobSpec) -> JobSpec:
+    """Return a job without what it would ask, wait for, or need a worker of a certain queue for."""
+    settings = {key: text for key, text in job.settings.items() if key != "queue"}
+    return replace(
+        job,
+        if_=None,
+        approval=None,
+        expires_s=None,
+        on_blocker_failure=None,
+        queue=None,
+        settings=settings,
+    )
 
 
 def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
@@ -287,7 +313,9 @@ def _sayings(jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]) -> Iter
 
 
 def _find_branches(
-    job_by_name: Mapping[Name, JobSpec], sayings: Mapping[Name, Mapping[Name, Sequence[Saying]]]
+    job_by_name: Mapping[Name, JobSpec],
+    sayings: Mapping[Name, Mapping[Name, Sequence[Saying]]],
+    left_out: frozenset[Name],
 ) -> Mapping[Name, Conditions]:
     if not any(job.else_ for job in job_by_name.values()):
         return {}
@@ -305,7 +333,23 @@ def _find_branches(
         ]
         for future, said in sayings.items()
     }
-    return find_branches((names[at] for at in sort_by_edges(after)), job_by_name, blockers)
+    order = [names[at] for at in sort_by_edges(after)]
+    if left_out:
+        blockers = _without(left_out, order, blockers)
+        order = [name for name in order if name not in left_out]
+        job_by_name = {name: job for name, job in job_by_name.items() if name not in left_out}
+    return find_branches(order, job_by_name, blockers)
+
+
+def _without(
+    left_out: frozenset[Name], order: Iterable[Name], blockers: Mapping[Name, Iterable[Name]]
+) -> dict[Name, list[Name]]:
+    """Return blockers with those of a job that is left out in its place."""
+    found: dict[Name, list[Name]] = {}
+    for name in order:
+        direct = ([each] if each not in left_out else found[each] for each in blockers[name])
+        found[name] = [*dict.fromkeys(each for some in direct for each in some)]
+    return found
 
 
 def _branch_sayings(branches: Mapping[Name, Conditions]) -> Iterator[Saying]:

@@ -30,6 +30,7 @@ from flowq.runtime import job as jobs
 from flowq.runtime import queue as queues
 from flowq.runtime.connections import refuse_unusable
 from flowq.runtime.maintenance import give_up
+from flowq.selecting import make_selection
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -55,11 +56,15 @@ async def submit(
     connection: Redis,
     imports: bool = True,
     labels: Mapping[str, str] | None = None,
+    only: str | Iterable[str] = (),
+    from_: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
 ) -> Run:
     """Do as `flowq.submit`. If it is canceled, the run is submitted as a whole or not at all."""
     bridge = bridge_to(connection)
     refuse_unusable(bridge)
-    plan = api.make_plan(workflow, inputs, imports=imports, labels=labels)
+    part = make_selection(only, from_, skip)
+    plan = api.make_plan(workflow, inputs, imports=imports, labels=labels, selection=part)
     try:
         return Run(await call(api.submit_plan, plan, bridge))
     except CancelledError:
@@ -78,10 +83,20 @@ async def run(
     timeout: float | str | None = None,
     imports: bool = True,
     labels: Mapping[str, str] | None = None,
+    only: str | Iterable[str] = (),
+    from_: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
 ) -> Run:
     """Do as `flowq.run`. If it is canceled, the run goes on."""
     submitted = await submit(
-        workflow, inputs, connection=connection, imports=imports, labels=labels
+        workflow,
+        inputs,
+        connection=connection,
+        imports=imports,
+        labels=labels,
+        only=only,
+        from_=from_,
+        skip=skip,
     )
     await submitted.wait(timeout)
     return submitted

@@ -15,6 +15,7 @@ from flowq.files import read_file
 from flowq.graph import Graph, build_graph
 from flowq.plan import Plan
 from flowq.render.lines import spelled, spelled_line
+from flowq.selecting import Selection, select
 from flowq.spec import Input, Workflow
 from flowq.targets import YAML_ENDINGS
 
@@ -34,24 +35,27 @@ def make_plan(
     inputs_file: str | None,
     imports: bool,
     labels: Mapping[str, str] | None = None,
+    selection: Selection | None = None,
 ) -> Plan:
     """Return the plan of a run; warnings go to stderr. Errors: those of `compile_plan`."""
     workflow = load(target, imports)
     inputs = read_inputs(workflow, given, inputs_file)
     with terminal.users_code():
-        return compiling.compile_plan(workflow, inputs, imports=imports, warn=_warn, labels=labels)
+        return compiling.compile_plan(
+            workflow, inputs, imports=imports, warn=_warn, labels=labels, selection=selection
+        )
 
 
-def checked_graph(target: str) -> Graph:
-    """Return the graph of a valid workflow, without importing its functions.
+def checked_graph(target: str, selection: Selection | None = None) -> Graph:
+    """Return the graph of a valid workflow, or of a part of it, without importing its functions.
 
-    Errors: WorkflowNotFound; WorkflowInvalid.
+    Errors: WorkflowNotFound; WorkflowInvalid; those of `select`.
     """
     workflow = load(target)
     problems = compiling.find_problems(workflow, imports=False)
     if any(problem.severity == "error" for problem in problems):
         raise WorkflowInvalid(problems)
-    return build_graph(workflow)
+    return select(build_graph(workflow), selection)
 
 
 def _warn(problem: Problem) -> None:

@@ -24,6 +24,7 @@ from flowq.pictures.svg import render_svg
 from flowq.pictures.text import draw_text, render_text
 from flowq.render.json import make_document, write_json
 from flowq.render.lines import spelled
+from flowq.selecting import Selection
 
 _ENDINGS_BY_FORMAT = {
     "text": (".txt",),
@@ -64,6 +65,7 @@ _ENDINGS_BY_FORMAT = {
     metavar="JOB",
     help="Draw this job and its surroundings; OUTER.INNER for a job of a nested workflow.",
 )
+@options.selection
 @click.option("--levels", is_flag=True, help="Draw one box per level instead of jobs.")
 @options.redis_url
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -75,6 +77,7 @@ def command(
     output: str | None,
     opens: bool,
     focus: str | None,
+    selection: Selection,
     levels: bool,
     redis_url: str | None,
     as_json: bool,
@@ -99,8 +102,12 @@ def command(
         raise UsageError("--open shows a file; remove -o -, or name a file")
     if (target is None) == (run_id is None):
         raise UsageError("name either a TARGET, as in FILE.yaml, or a run, as in --run last")
+    if run_id and selection:
+        raise UsageError("--only, --from and --skip are for a TARGET; a run shows what it left out")
     format_ = _find_format("json" if as_json else format_, output, opens)
-    picture = _draw_run(run_id, redis_url) if run_id else draw(checked_graph(target or ""))
+    picture = (
+        _draw_run(run_id, redis_url) if run_id else draw(checked_graph(target or "", selection))
+    )
     picture = _select(picture, focus, levels)
     if output is None and opens:
         output = name_file("graph", _ENDINGS_BY_FORMAT[format_][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import click
@@ -150,6 +151,50 @@ concurrency: Decorator = click.option(
     help="Start N workers for this run. Default: one per core on the private server, but no more "
     "than it can use; none with a URL.",
 )
+
+
+def _list_jobs(
+    _ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(name.strip() for word in words for name in word.split(",") if name.strip())
+
+
+def _jobs(option: str, name: str, meaning: str) -> Decorator:
+    return click.option(
+        option, name, multiple=True, metavar="JOB[,JOB…]", callback=_list_jobs, help=meaning
+    )
+
+
+def selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--only`, `--from` and `--skip`: a command gets them as one `Selection`."""
+
+    @wraps(command)
+    def select(
+        *args: Any,
+        only: tuple[str, ...],
+        from_: tuple[str, ...],
+        skip: tuple[str, ...],
+        **rest: Any,
+    ) -> Any:
+        from flowq.selecting import make_selection  # noqa: PLC0415 - most commands have no graph
+
+        return command(*args, selection=make_selection(only, from_, skip), **rest)
+
+    meanings = {
+        "--skip": ("skip", "Leave these jobs out."),
+        "--from": ("from_", "Run these jobs, and everything after them."),
+        "--only": (
+            "only",
+            "Run these jobs, and those under `finally`; all others are skipped. May be repeated, "
+            "and combined with --from and --skip.",
+        ),
+    }
+    decorated: Any = select
+    for option, (name, meaning) in meanings.items():
+        decorated = _jobs(option, name, meaning)(decorated)
+    selecting: Callable[..., Any] = decorated
+    return selecting
+
 
 inputs_file: Decorator = click.option(
     "--inputs",

@@ -11,12 +11,14 @@ from flowq.cli.compiling import make_plan
 from flowq.plan import Plan
 from flowq.render.json import plan_document, write_json
 from flowq.render.plan_text import render_plan
+from flowq.selecting import Selection
 
 
 @click.command()
 @options.target
 @options.inputs
 @options.inputs_file
+@options.selection
 @options.no_import
 @options.as_json
 @options.verbose
@@ -24,6 +26,7 @@ def command(
     target: str,
     given: Mapping[str, str],
     inputs_file: str | None,
+    selection: Selection,
     imports: bool,
     as_json: bool,
     verbose: bool,
@@ -34,9 +37,10 @@ def command(
 
     \b
       flowq plan workflows/sandwich.yaml -i slices=4
+      flowq plan workflows/sandwich.yaml --only make_tea
     """
     with terminal.result_stream(as_json) as out:
-        plan = make_plan(target, given, inputs_file, imports)
+        plan = make_plan(target, given, inputs_file, imports, selection=selection)
         terminal.write(written(plan, as_json), out)
 
 

@@ -19,6 +19,7 @@ from flowq.cli.plan import written
 from flowq.cli.terminal import Interrupts, OutputLost
 from flowq.client import Run
 from flowq.plan import Plan
+from flowq.selecting import Selection
 
 
 class _WithInputs(click.Command):
@@ -42,6 +43,7 @@ class _WithInputs(click.Command):
 @options.inputs
 @options.inputs_file
 @options.labels
+@options.selection
 @options.redis_url
 @options.concurrency
 @click.option(
@@ -62,6 +64,7 @@ def command(
     given: Mapping[str, str],
     inputs_file: str | None,
     labels: Mapping[str, str],
+    selection: Selection,
     redis_url: str | None,
     concurrency: int | None,
     dry_run: bool,
@@ -86,13 +89,15 @@ def command(
     \b
       flowq run workflows/sandwich.yaml -i slices=4
       flowq run workflows/sandwich.yaml --label team=kitchen
+      flowq run workflows/release.yaml --only write,test
+      flowq run workflows/release.yaml --from pack --skip publish
       flowq run app.flows:report --redis-url redis://localhost/0 --detach
       flowq run workflows/sandwich.yaml --help     show its inputs
     """
     as_json = as_json or json_lines
     run_options = RunOptions(concurrency, as_json, verbose, quiet, json_lines, all_results)
     with terminal.result_stream(as_json) as out:
-        plan = make_plan(target, given, inputs_file, imports, labels)
+        plan = make_plan(target, given, inputs_file, imports, labels, selection)
         if dry_run:
             terminal.write(written(plan, as_json), out)
             return 0

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from flowq.durations import utc_time
-from flowq.graph import Graph, build_graph, sort_by_edges
+from flowq.graph import LEFT_OUT, Graph, build_graph, sort_by_edges
 from flowq.render.json import write_instant
 from flowq.render.lines import OPEN, count, find_mark, format_duration
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
@@ -258,7 +258,7 @@ def _kind(job: JobSpec) -> Kind:
 
 
 def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
-    job = graph.job_by_name[name]
+    job, is_left_out = graph.job_by_name[name], name in graph.left_out
     return Box(
         name,
         graph.level_by_name[name],
@@ -272,6 +272,8 @@ def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
         condition=job.if_ or "",
         policy=job.on_blocker_failure,
         description=job.description,
+        state="skipped" if is_left_out else "",
+        reason=LEFT_OUT if is_left_out else "",
         inside=_inside(graph.workflow, job, seen),
     )
 

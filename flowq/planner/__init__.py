@@ -66,7 +66,9 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str, due_at: str 
 def _settled(graph: Graph, inputs: Mapping[str, Any]) -> tuple[Graph, list[Problem]]:
     """Return the graph with the settings that need only inputs, and what is wrong with them."""
     workflow, problems = settle_workflow(graph.workflow, inputs)
-    return (graph if workflow is graph.workflow else build_graph(workflow)), problems
+    if workflow is graph.workflow:
+        return graph, problems
+    return build_graph(workflow, graph.left_out), problems
 
 
 def _folders(workflow: Workflow) -> Iterator[str]:

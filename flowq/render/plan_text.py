@@ -88,7 +88,9 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     polls = [each.poll for each in templates]
     if poll := next(filter(None, [enqueue.poll, *polls]), None):
         yield _poll(poll)
-    if enqueue.if_ is not None:
+    if enqueue.if_ is False and not enqueue.condition and enqueue.branch:
+        yield from enqueue.branch.values()  # it is left out
+    elif enqueue.if_ is not None:
         yield f"if={spelled_line(str(enqueue.if_))}"
     if enqueue.if_empty == "skip":
         yield f"if_empty={enqueue.if_empty}"

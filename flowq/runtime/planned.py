@@ -415,7 +415,8 @@ def _retries_of_workflow(enqueue: Enqueue) -> Retry | None:
 def _judging(enqueue: Enqueue) -> str:
     """Return what must happen before it asks, or takes a slot; see `lua/groups.lua`."""
     if enqueue.if_ is False:
-        return f"skip {say_false(enqueue.condition)}"
+        otherwise = next(iter(enqueue.branch.values()), "")  # a job that is left out has no `if`
+        return f"skip {(not enqueue.condition and otherwise) or say_false(enqueue.condition)}"
     return "due" if enqueue.if_ is not None or _has_live_message(enqueue) else ""
 
 

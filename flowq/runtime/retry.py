@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rq.utils import as_text
 
 from flowq.errors import WrongState
+from flowq.graph import LEFT_OUT
 from flowq.runtime import keys, scripts
 from flowq.runtime.approvals import find_jobs
 from flowq.runtime.connections import do_or_leave_to_others, read_clock, read_each
@@ -103,13 +104,20 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
 
 
 def _find_start(name: str, run_id: str, jobs: Mapping[str, _Ended], connection: Redis) -> set[str]:
-    """Return the jobs with a name. Errors: NotFound; WrongState if they were deleted."""
+    """Return the jobs with a name. Errors: NotFound; WrongState if deleted, or left out."""
     found = {job for job in find_jobs(name, get_declared(run_id, connection)) if job in jobs}
     if not any(jobs[job].is_there for job in found):
         raise WrongState(
             f"job {name} of run {run_id} was deleted, and cannot run again; start a new run"
         )
+    if any(_is_left_out(job_id, connection) for job_id in found):
+        raise WrongState(f"job {name} was {LEFT_OUT} ({run_id}); start a new run that has it")
     return found
+
+
+def _is_left_out(job_id: str, connection: Redis) -> bool:
+    judging = connection.hget(keys.job(job_id), "flowq_judging") or b""
+    return as_text(judging) == f"skip {LEFT_OUT}"
 
 
 def _refuse_vain(

@@ -176,6 +176,28 @@ def test_a_graph_opens_in_the_browser(
     assert "no browser was found; open " in call("graph", "sandwich.yaml", "--open").err
 
 
+def test_a_part_of_a_workflow_is_planned_drawn_and_submitted(call: Call, redis_url: str) -> None:
+    plan = call("plan", "sandwich.yaml", "--only", "cut, spread").out
+    assert [
+        line for line in plan.splitlines() if "left out of this run" in line and "serve" in line
+    ]
+    drawn = json.loads(call("graph", "gate.yaml", "--from", "open", "--skip", "last", "--json").out)
+    statuses = {job["name"]: job.get("status") for job in drawn["jobs"]}
+    assert statuses == {"last": "skipped", "shut": "skipped", "open": None}
+    words = ("--redis-url", redis_url, "--detach", "--json")
+    run = json.loads(call("run", "gate.yaml", "--only", "open", "--only", "last", *words).out)
+    operations = json.loads(call("plan", "gate.yaml", "--skip", "shut", "--json").out)["operations"]
+    assert [each["name"] for each in operations if each.get("if_") is False] == ["shut"]
+    assert run["jobs"]["shut"]["reason"] == "left out of this run"
+    for command in ("run", "plan", "graph"):
+        refused = call(command, "sandwich.yaml", "--only", "serve")
+        assert (refused.code, refused.out) == (2, "")
+        assert "job serve reads jobs.spread.result in its `with`, but spread" in refused.err
+    both = call("graph", "--run", "last", "--only", "open")
+    assert (both.code, both.out) == (2, "")
+    assert "a run shows what it left out" in both.err
+
+
 def test_a_plan_as_json_has_its_operations(call: Call) -> None:
     document = json.loads(call("plan", "sandwich.yaml", "--json").out)
 

@@ -20,6 +20,7 @@ from redis import Redis
 import flowq
 from flowq import aio
 from flowq.aio.bridge import bridge_to
+from flowq.errors import UsageError
 from flowq.runtime import keys, runs
 from flowq.runtime.maintenance import tidy
 
@@ -59,6 +60,11 @@ def test_a_run_is_submitted_waited_for_and_read(play: Play, work: Work) -> None:
         assert (await run.status()).jobs["total"].state == "finished"
         assert await aio.get_run(run.id, connection=client) == run
         assert await aio.runs(state="succeeded", labels=labels, connection=client) == [run]
+        part = await aio.submit(api_jobs.flow, connection=client, only="count")
+        work()
+        assert (await part.status()).jobs["total"].reason == "left out of this run"
+        with pytest.raises(UsageError, match=r"job total reads jobs\.double\.results"):
+            await aio.run(api_jobs.flow, connection=client, from_=["total"], skip=[])
 
     threads = threading.active_count()
     play(story)
