@@ -19,9 +19,11 @@ from flowq.declare.nodes import MapNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
 from flowq.declare.yaml_text import read_document
-from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
+from flowq.errors import NewerFormat, Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.files import FOLDER, PIPE, read_file, reason_of, require_file
 from flowq.nearest import find_nearest
+from flowq.pictures import stored
+from flowq.plan import Source
 from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
@@ -78,6 +80,24 @@ def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
         raise WorkflowNotFound(target, f"there is no module {path_text}; {hint}")
     make_importable(Path.cwd())
     return _find_workflow(target, _import(target, path_text), name)
+
+
+def find_changes(source: Source) -> tuple[str, ...] | None:
+    """Return the names of jobs that the file of a run declares otherwise now.
+
+    Shape: empty if it has changed, but not in jobs, or cannot be read; None if it has not changed,
+    or if that is unknown: where there is no such file, as on another machine, and for a workflow in
+    Python, as only its code knows it. The server says the path, so nothing is made importable.
+    """
+    if not source.file.endswith(YAML_ENDINGS) or not Path(source.file).is_file():
+        return None
+    try:
+        workflow, problems = yaml.read_partly(source.file)
+        return () if problems else stored.find_changes(source, workflow)
+    except (WorkflowNotFound, NewerFormat):
+        return None
+    except WorkflowInvalid:
+        return ()
 
 
 def read_inputs(file: str | Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from flowq.graph import Graph
 from flowq.pictures.picture import Picture, draw, from_document, to_document
 from flowq.plan import Source
 from flowq.runtime.wire import from_wire, to_wire
-from flowq.spec import Places, Workflow
+from flowq.spec import JobSpec, Places, Workflow
 from flowq.texts import show
 
 MAX_BYTES = 1_000_000
@@ -57,6 +57,34 @@ def read_workflow(source: Source) -> Workflow | None:
     It has no positions; the folders of its files are in the record of the run.
     """
     return from_wire(Workflow, _unpack(source.workflow)) if source.workflow else None
+
+
+def find_changes(source: Source, workflow: Workflow) -> tuple[str, ...] | None:
+    """Return the names of jobs that a workflow declares otherwise than the one that a run keeps.
+
+    Shape: as declared, then those that it no longer has; empty if only other parts differ, or if it
+    is not known which; None for the same declarations.
+    Errors: NewerFormat.
+    """
+    written = _write(to_wire(_bare(workflow, {})))
+    if not source.digest or hashlib.sha256(written).hexdigest() == source.digest:
+        return None
+    before = read_workflow(source)
+    if before is None:
+        return ()
+    now = from_wire(Workflow, json.loads(written))
+    if now == before:  # another version of flowq wrote it
+        return None
+    old, new = ({job.name: job for job in each} for each in (before, now))
+    return tuple(
+        name
+        for name in dict.fromkeys([*new, *old])
+        if old.get(name) != new.get(name) or _inside(before, old[name]) != _inside(now, new[name])
+    )
+
+
+def _inside(workflow: Workflow, job: JobSpec) -> Workflow | None:
+    return workflow.workflows.get(job.workflow)
 
 
 def _bare(workflow: Workflow, done: dict[int, Workflow]) -> Workflow:

@@ -39,9 +39,15 @@ def test_retry_runs_the_rest_of_a_failed_run_and_follows_it(flowq: Flowq, folder
     assert (again.returncode, again.stdout) == (5, "")
     assert again.stderr.startswith(f"flowq: run {run_id} has succeeded; there is nothing to retry.")
 
+    assert "has changed" not in done.stderr + again.stderr
+    file = folder / "gate.yaml"
+    file.write_text(
+        file.read_text().replace("text: done", "text: edited") + "description: Edited\n"
+    )
     one = flowq("retry", run_id, "shut", "--json")
     assert one.returncode == 0, one.stderr
     assert f"2 jobs of run {run_id} run again" in one.stderr
+    assert f"{file} has changed since run {run_id} was submitted (last); a retry" in one.stderr
     wrong = flowq("retry", run_id, "shot")
     assert (wrong.returncode, wrong.stdout) == (5, "")
     assert wrong.stderr.endswith(f"there is no job shot in run {run_id}; did you mean 'shut'?\n")

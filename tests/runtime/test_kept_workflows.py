@@ -27,6 +27,7 @@ from flowq.runtime import keys, run_lists, runs
 from flowq.runtime.connections import read_each
 from flowq.runtime.maintenance import tidy
 from flowq.spec import Block, Input, JobSpec, Shell, Workflow
+from flowq.targets import find_changes
 from tests.reading import parse_workflow
 from tests.runtime.calls import count_calls
 from tests.runtime.language import each, job
@@ -52,6 +53,59 @@ SHOP = Workflow(
     inputs=(Input("orders", "int"), Input("note", default="", required=False)),
     description="Bills.",
 )
+
+
+EDITED = """
+description: Edited
+defaults: {timeout: 5m}
+jobs:
+  a: {run: echo 1}
+  b: {for_each: [1, [2, 3]], needs: a, run: "echo ${{ item }}"}
+  d: {matrix: {x: [1, 2], include: [{x: 3}]}, env: {K: v}, retries: 1, run: "echo ${{ matrix.x }}"}
+  n: {workflow: w}
+schedule: [{cron: "0 0 * * *"}, {cron: "1 0 * * *"}]
+workflows: {w: {jobs: {z: {run: echo z}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("", "", None),
+        ("jobs:", "# a comment\njobs:  ", None),
+        ("description: Edited", "description: Again", ()),
+        ("timeout: 5m", "timeout: 6m", ()),
+        ("echo 1", "echo 2", ("a",)),
+        ("x: 3", "x: 4", ("d",)),
+        ("echo z", "echo y", ("n",)),
+        ("  a: {run: echo 1}\n  b: {", "  c: {run: echo 1}\n  b: {", ("c", "b", "a")),
+        ("{run: echo z}", "[", ()),
+        ("jobs:", "- jobs:", ()),
+    ],
+)
+def test_what_has_changed_in_the_file_of_a_run(
+    tmp_path: Path, before: str, after: str, changed: tuple[str, ...] | None
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(EDITED)
+    source = compile_plan(load(str(file)), imports=False).source
+    text = EDITED.replace(before, after, 1)
+    if changed and "c" in changed:
+        text = text.replace("needs: a", "needs: c")
+    file.write_text(text)
+    path = [*sys.path]
+    assert find_changes(source) == changed
+    assert sys.path == path
+    # Another version of flowq may write the same declarations in other words.
+    found = find_changes(replace(source, digest="other"))
+    assert found == changed
+    assert find_changes(replace(source, digest="other", workflow="")) == ()
+    assert find_changes(replace(source, digest="")) in (None, ())
+    for unknown in ("", str(tmp_path), str(tmp_path / "no.yaml"), str(tmp_path / "w.py")):
+        assert find_changes(replace(source, file=unknown)) is None
+    fifo = tmp_path / "pipe.yaml"
+    os.mkfifo(fifo)
+    assert find_changes(replace(source, file=str(fifo))) is None
 
 
 def submitted(workflow: Workflow, connection: redis.Redis, **inputs: Any) -> Run:
