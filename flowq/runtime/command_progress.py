@@ -24,6 +24,10 @@ VARIABLE = "FLOWQ_PROGRESS"
 MAX_BYTES = 4_096
 """How much of the end of the file is read."""
 
+_FLAGS = os.O_RDONLY
+for _name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"):  # as far as the system has them
+    _FLAGS |= getattr(os, _name, 0)
+
 _LINE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*/\s*(\d+(?:\.\d+)?)|\s*(%))?(?:\s+(.*))?")
 
 
@@ -59,8 +63,7 @@ class ProgressFile:
 
     def _read_last_line(self) -> str:
         """Return the last line; "" if it has not changed. Never blocks, as for a pipe. OSError."""
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(self.path, flags)
+        descriptor = os.open(self.path, _FLAGS)
         try:
             found = os.fstat(descriptor)
             seen = found.st_mtime_ns, found.st_size

@@ -142,5 +142,5 @@ def test_a_variable_sets_the_lease() -> None:
 
 @pytest.mark.parametrize("text", ["long", "nan", "inf", "0", "-5", "0.2", "4.9", "61"])
 def test_a_lease_that_is_no_number_or_out_of_range_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"FLOWQ_LEASE is .* from 5 \(the default\) to 60"):
+    with pytest.raises(UsageError, match=r"FLOWQ_LEASE must be .* from 5 \(the default\) to 60"):
         read_lease({"FLOWQ_LEASE": text})

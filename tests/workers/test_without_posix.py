@@ -78,7 +78,7 @@ def test_jobs_run_fail_time_out_and_die(
         (failing, "ValueError: no"),
         (dying, "exit code 3"),
         (slow, "JobTimeoutException: Task exceeded"),
-        (stubborn, "it was told so, and was killed"),
+        (stubborn, "it did not stop, and was killed"),
     ]:
         assert job.get_status() is JobStatus.FAILED
         assert words in str(job.latest_result().exc_string)
