@@ -90,6 +90,22 @@ def complete_job(
     return _offer(ctx, beginning, find)
 
 
+def complete_declared_job(
+    ctx: click.Context, _param: click.Parameter, beginning: str
+) -> list[CompletionItem]:
+    """Offer the jobs of the YAML file named before, also after a comma. Runs no code."""
+    from flowq.declare.yaml import read_partly  # noqa: PLC0415 - nothing but this needs it
+
+    before, comma, name = beginning.rpartition(",")
+    words = [ctx.params.get("target") or "", *ctx.args]  # click has not read all words yet
+    try:
+        workflow, _ = read_partly(next(each for each in words if each.endswith((".yaml", ".yml"))))
+    except Exception:  # noqa: BLE001 - whatever it is, the user is in the middle of typing
+        return []
+    names = [job.name for job in workflow if job.name.startswith(name)]
+    return [CompletionItem(f"{before}{comma}{each}") for each in names if _SAFE.fullmatch(each)]
+
+
 def complete_queue(
     ctx: click.Context, _param: click.Parameter, beginning: str
 ) -> list[CompletionItem]:

@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from flowq.cli import terminal
-from flowq.cli.completion import complete_file, complete_job, complete_queue, complete_run
+from flowq.cli.completion import (
+    complete_declared_job,
+    complete_file,
+    complete_job,
+    complete_queue,
+    complete_run,
+)
 
 Decorator = Callable[[Any], Any]
 
@@ -161,7 +167,13 @@ def _list_jobs(
 
 def _jobs(option: str, name: str, meaning: str) -> Decorator:
     return click.option(
-        option, name, multiple=True, metavar="JOB[,JOB…]", callback=_list_jobs, help=meaning
+        option,
+        name,
+        multiple=True,
+        metavar="JOB[,JOB…]",
+        callback=_list_jobs,
+        help=meaning,
+        shell_complete=complete_declared_job,
     )
 
 

@@ -42,6 +42,15 @@ def test_commands_and_options_are_offered(offer: Offer) -> None:
     assert offer("completion", "") == ["bash", "zsh", "fish"]
 
 
+def test_jobs_of_a_file_are_offered_without_running_its_code(offer: Offer, folder: Path) -> None:
+    assert offer("run", "sandwich.yaml", "--only", "s") == ["serve", "spread"]
+    assert offer("graph", "sandwich.yaml", "--skip", "cut,sp") == ["cut,spread"]
+    (folder / "own.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    for target in ("own.py", "no.yaml", "."):
+        assert offer("plan", target, "--from", "") == []
+    assert not (folder / "ran").exists()
+
+
 def test_runs_and_their_jobs_are_offered(call: Call, offer: Offer, redis_url: str) -> None:
     url = ("--redis-url", redis_url)
     assert offer("show", *url, "") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from flowq.client import Run, submit
 from flowq.compiling import compile_plan
 from flowq.errors import UsageError, WrongState
 from flowq.graph import LEFT_OUT
+from flowq.render.groups import by_declaration
 from flowq.selecting import make_selection
 from flowq.status import RunStatus
 from tests.reading import parse_workflow
@@ -135,3 +137,28 @@ def test_a_program_runs_a_part(connection: Redis, work: Work, tmp_path: Path) ->
     flow.job(name="a")(job)
     with pytest.raises(UsageError, match=r"write flowq.submit\(workflow, \{…\}, skip=…\)"):
         flow.submit(skip="a")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_graphs_run_what_is_chosen_and_has_no_failure_before_it(
+    part: Callable[..., Run], seed: int
+) -> None:
+    """Failures count through jobs that are left out, of any kind; nothing else keeps a job back."""
+    dice = random.Random(seed)
+    names = [f"j{number}" for number in range(8)]
+    before = {name: dice.sample(names[:at], min(at, 2)) for at, name in enumerate(names)}
+    bad, skip = dice.sample(names, 2), dice.sample(names, 4)
+    lines = []
+    for name in names:
+        call = "builtins:int, with: {x: 1}" if name in bad else "builtins:dict"
+        kind = dice.choice(["", "", "matrix: {x: [1, 2]}, ", "for_each: [1, 2], "])
+        lines.append(f"  {name}: {{needs: [{', '.join(before[name])}], {kind}call: {call}}}")
+    status = part("jobs:\n" + "\n".join(lines), skip=" ".join(skip)).status()
+    failing: dict[str, bool] = {}
+    expected = {}
+    for name in names:
+        is_doomed = any(failing[each] for each in before[name])
+        failing[name] = is_doomed or (name in bad and name not in skip)
+        ran = "failed" if name in bad else "finished"
+        expected[name] = "skipped" if is_doomed or name in skip else ran
+    assert {name: each.state for name, each in by_declaration(status).items()} == expected
