@@ -250,16 +250,21 @@ def build_graph(workflow: Workflow, left_out: frozenset[Name] = frozenset()) -> 
 
 
 def _as_left_out(job: JobSpec) -> JobSpec:
-    """Return a job without what it would ask, wait for, or need a worker of a certain queue for."""
-    settings = {key: text for key, text in job.settings.items() if key != "queue"}
+    """Return a job without all that it would ask, wait for, need or evaluate."""
+    each = job.for_each and replace(job.for_each, items=(), key=None, more=None, stop_when=None)
     return replace(
         job,
+        with_={},
+        env={},
+        cwd=None,
+        queue=None,
         if_=None,
+        for_each=each,
+        poll=None,
         approval=None,
         expires_s=None,
         on_blocker_failure=None,
-        queue=None,
-        settings=settings,
+        settings={},
     )
 
 

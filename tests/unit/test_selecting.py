@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowq.compiling import compile_plan, find_problems
-from flowq.errors import UsageError
+from flowq.errors import UsageError, WorkflowInvalid
 from flowq.graph import LEFT_OUT, build_graph
 from flowq.pictures.picture import draw
 from flowq.render.plan_text import render_plan
@@ -139,6 +139,24 @@ def test_a_job_that_is_left_out_decides_about_no_branch(
         if name not in graph.left_out
     }
     assert found == conditions
+
+
+def test_expressions_of_what_is_left_out_are_not_evaluated() -> None:
+    text = """
+inputs: {list: {type: list, default: []}}
+jobs:
+  a: {call: "builtins:dict", with: {x: "${{ inputs.list[0] }}"}, env: {X: "${{ inputs.list[1] }}"}}
+  b: {for_each: "${{ inputs.list[2] }}", key: item.x, call: "builtins:dict"}
+  c: {needs: [a, b], workflow: w, with: {n: "${{ inputs.list[4] }}"}}
+  d: {needs: c, run: echo d}
+workflows: {w: {inputs: {n: {type: int}}, jobs: {e: {run: "echo ${{ inputs.n }}"}}}}
+"""
+    workflow = parse_workflow(text, "w.yaml")
+    with pytest.raises(WorkflowInvalid):
+        compile_plan(workflow, imports=False)
+    plan = compile_plan(workflow, imports=False, selection=Selection(only=("d",)))
+    assert [each.name for each in plan.enqueues if each.if_ is None] == ["d", "c"]
+    assert plan.enqueues[0].blocks == ()
 
 
 def test_settings_over_inputs_do_not_bring_back_what_is_left_out() -> None:
