@@ -41,7 +41,7 @@ from flowq.declare.shapes import (
     read_template,
     template_of,
 )
-from flowq.durations import parse_pause
+from flowq.durations import parse_pause, write_seconds
 from flowq.expressions import as_template
 from flowq.expressions.templates import has_expression
 from flowq.problems import (
@@ -265,7 +265,7 @@ def _read_sleep(label: str, node: Node, problems: Problems) -> str | None:
     except ValueError as refused:
         problems.add(BAD_DURATION, node, f"{label}: {refused}")
         return None
-    return text
+    return write_seconds(round(value, 9)) if isinstance(value, int | float) else text
 
 
 def _read_poll(label: str, node: Node, problems: Problems) -> Poll | None:

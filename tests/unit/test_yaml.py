@@ -385,3 +385,15 @@ jobs:
     )
     flow.call("x-1", "m:f", retries={"max": 3, "x-y": "z"}, approval={"message": "go", "x-y": "z"})
     assert flow.spec() == parse_workflow(text, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [("90", "90"), ("1e6", "1000000"), ("0.0000001", "0.0000001"), ("1e-10", "0"), ("10m", "10m")],
+)
+def test_a_number_of_seconds_to_sleep_is_kept_as_text_that_can_be_read(
+    written: str, text: str
+) -> None:
+    job = parse_workflow(f"jobs: {{a: {{sleep: {written}}}}}", "w.yaml").jobs[0]
+    assert job.sleep == text
+    assert parse_workflow(f'jobs: {{a: {{sleep: "{job.sleep}"}}}}', "w.yaml").jobs[0] == job
