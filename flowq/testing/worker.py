@@ -125,6 +125,8 @@ class InProcessWorker(WorkerBase):
             begin_round(name, self.connection)
             return True
         self.connection.zadd(key, {name: min(at_s, now_s)})
+        if self.connection.hexists(keys.job(name), "flowq_due"):  # else it would sleep on
+            self.connection.hset(keys.job(name), "flowq_due", min(at_s, now_s))
         scripts.DUE.call(self.connection, self.key, 1, *names)
         return self.connection.zscore(key, name) is None  # it stays if it has a rate limit
 

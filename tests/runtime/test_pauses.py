@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from redis import Redis
+from rq.registry import FailedJobRegistry
 
 import flowq
 from flowq.durations import parse_pause, write_pause
@@ -18,9 +20,10 @@ from flowq.history import read_attempts
 from flowq.pauses import POLLED, SLEEPING, read_polls
 from flowq.planner import make_plan
 from flowq.render.json import RunFacts, run_document
-from flowq.runtime import keys, maintenance, retry, runs
+from flowq.runtime import keys, maintenance, retry, runs, scripts
 from flowq.runtime.explain import explain
-from flowq.spec import ALL_TOLERATED, JobSpec, Poll, Retry, Shell, Workflow
+from flowq.runtime.job import Job
+from flowq.spec import ALL_TOLERATED, Defaults, JobSpec, Poll, Retry, Shell, Workflow
 from flowq.status import fold
 from flowq.testing import run_inline
 from flowq.testing.worker import InProcessWorker
@@ -139,6 +142,23 @@ def test_a_job_that_is_queued_too_early_sleeps_for_the_rest(run: Runs, work: Wor
     assert seconds_left(run, "nap") <= before_s
 
 
+def test_a_retry_of_a_sleep_sleeps_as_long_as_the_first_attempt_would_have(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its back-off is on the same schedule: what is due there has not slept enough."""
+    run.submit(nap(), defaults=Defaults(retries=Retry(3, 1)))
+    with monkeypatch.context() as broken:
+        broken.setattr("flowq.runtime.work.Pause", None)  # as an outage in the middle
+        work()
+    assert run.states == {"nap": "scheduled"}
+    assert seconds_left(run, "nap") <= 1
+    run.connection.zadd(keys.scheduled("default"), {f"{RUN}-nap": 1})
+    scripts.DUE.call(run.connection, keys.queue("default"), 10, "default")
+    work()
+    assert run.states == {"nap": "scheduled"}
+    assert seconds_left(run, "nap") > 3500
+
+
 def test_an_attempt_whose_worker_died_does_not_begin_the_sleep_anew(
     run: Runs, work: Work, connection: Redis
 ) -> None:
@@ -183,6 +203,29 @@ def test_many_polls_leave_ten_results_and_no_more_events_than_few(
     (attempt,) = read_attempts(events)["ready"]
     assert (attempt.number, attempt.state) == (1, "finished")
     assert attempt.queued_at is not None
+
+
+def test_polls_that_wait_for_slots_leave_no_more_events_than_few(
+    run: Runs, connection: Redis
+) -> None:
+    ready = job("ready", "give", with_={"value": "${{ item }}"}, for_each=each([1, 2, 3]))
+    run.submit(replace(ready, poll=Poll("false", 60), max_parallel=1))
+    worker, counts = InProcessWorker(connection), []
+    for _ in range(6):
+        worker.drain()
+        for index in range(3):
+            connection.zadd(keys.scheduled("default"), {f"{RUN}-ready--{index}": 1}, xx=True)
+        counts.append(connection.xlen(keys.run_events(RUN)))
+    assert counts[-1] == counts[2]
+
+
+def test_what_is_requeued_by_rqs_tools_polls_and_sleeps_anew(run: Runs, work: Work) -> None:
+    run.submit(polling("false", every_s=60, within_s=59))
+    work()
+    assert run.states == {"ready": "failed"}
+    FailedJobRegistry("default", run.connection, job_class=Job).requeue(f"{RUN}-ready")
+    work()
+    assert "polled once" in run.error("ready")
 
 
 def test_one_who_watches_from_the_beginning_counts_one_attempt(
@@ -355,7 +398,7 @@ def test_the_python_form_takes_times_as_python_has_them() -> None:
     flow.sleep("b", at)
     flow.sleep("c", 1.5)
     flow.sleep("d", "10m", needs="c")
-    assert [each.sleep for each in flow.spec()] == ["600.0", at.isoformat(), "1.5", "10m"]
+    assert [each.sleep for each in flow.spec()] == ["600", at.isoformat(), "1.5", "10m"]
     flow.sleep("e", datetime(2026, 12, 24))  # noqa: DTZ001 - no zone is what is refused
     with pytest.raises(WorkflowInvalid, match="time zone"):
         flow.spec()

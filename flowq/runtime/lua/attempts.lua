@@ -24,7 +24,7 @@ local function forget_end(id)
   local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
   if f[2] then
     redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_stopping', 'flowq_pass',
-      'flowq_view')
+      'flowq_view', 'flowq_due', 'flowq_polls', 'flowq_pause_events')
     if f[3] then runs.count(f[3], f[2], nil, id) end
     if f[4] then groups.count(f[4], f[2], nil) end
   end
@@ -87,7 +87,7 @@ function attempts.begin(id, job, worker, told)
   end
   if not job.flowq_run then return end
   local event = runs.log_start(job.flowq_run, id, job.flowq_name, told, worker)
-  if job.flowq_pause_events then runs.note_event(id, job.flowq_pause_events, event) end
+  runs.note_event(id, not job.flowq_outcome and job.flowq_pause_events, event)
 end
 
 -- A job starts to be executed. Runs inside RQ's transaction that writes STARTED.

@@ -7,7 +7,7 @@ local function queue_job(queue, id)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front',
     'enqueue_at_front_on_retry', 'ended_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_slots',
-    'flowq_future', 'flowq_always', 'flowq_pause_events', 'flowq_due')
+    'flowq_future', 'flowq_always', 'flowq_pause_events')
   local registry = PREFIX .. ':scheduled:' .. queue
   if f[2] then
     left[#left + 1] = queue
@@ -22,7 +22,7 @@ local function queue_job(queue, id)
     redis.call('ZADD', PREFIX .. ':deferred:' .. queue, '+inf', id)
     if f[10] then redis.call('HSET', keys.future(id), 'state', 'met') end
     local event = runs.log(f[7], id, f[8] or '', 'deferred', 'waits for a slot')
-    if f[12] then runs.note_event(id, f[12], event) end
+    runs.note_event(id, f[12], event)
     return
   end
   redis.call('HSET', key, 'status', 'queued', 'enqueued_at', NOW)
@@ -32,9 +32,7 @@ local function queue_job(queue, id)
   redis.call(at_front and 'LPUSH' or 'RPUSH', PREFIX .. ':queue:' .. queue, id)
   if not f[7] then return end
   local event = runs.log(f[7], id, f[8] or '', 'queued')
-  if f[12] then runs.note_event(id, f[12], event) end
-  -- The schedule says what is due: a test may be in a hurry (flowq/testing/worker.py).
-  if f[13] and tonumber(f[13]) > TS then redis.call('HSET', key, 'flowq_due', now) end
+  runs.note_event(id, f[12], event)
 end
 
 local function is_ours(queue)

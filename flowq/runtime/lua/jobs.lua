@@ -126,7 +126,10 @@ local function enqueue(id, f)
     end
   end
   if ttl > 0 then redis.call('EXPIRE', key, ttl) end
-  if f[7] then runs.log(f[7], id, f[8], state) end
+  if not f[7] then return true end
+  local event = runs.log(f[7], id, f[8], state)
+  -- One that had to wait for a slot may have paused before.
+  if f[11] then runs.note_event(id, redis.call('HGET', key, 'flowq_pause_events'), event) end
   return true
 end
 

@@ -38,8 +38,7 @@ local function hold_again(job, run, why)
   deadlines.begin_again(job, f[7])
   redis.call('HINCRBY', key, 'flowq_gen', 1)
   approvals.forget_judging(job)
-  redis.call('HDEL', key, 'flowq_approved', 'flowq_rejected', 'flowq_round', 'flowq_since',
-    'flowq_due', 'flowq_polls', 'flowq_pause_events')
+  redis.call('HDEL', key, 'flowq_approved', 'flowq_rejected', 'flowq_round', 'flowq_since')
   nested.count_from_now(job)
   redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
   if f[5] then redis.call('HSET', key, 'retries_left', f[5]) end

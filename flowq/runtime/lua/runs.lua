@@ -14,9 +14,10 @@ function runs.log_start(run, id, name, state, worker)
     'worker', worker)
 end
 
--- Another event about a job that has paused (pauses.lua); `before` are those that are known.
+-- Another event about a job that has paused (pauses.lua), which its next pause replaces. `before` are
+-- those that are known: its field `flowq_pause_events`, nil for a job that has not paused.
 function runs.note_event(id, before, event)
-  redis.call('HSET', keys.job(id), 'flowq_pause_events', before .. ' ' .. event)
+  if before then redis.call('HSET', keys.job(id), 'flowq_pause_events', before .. ' ' .. event) end
 end
 
 -- Removes events that others replace. User code can write any field of its job, so these may be no ids.

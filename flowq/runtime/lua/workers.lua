@@ -102,8 +102,8 @@ function workers.beat(argv)
         redis.call('HSET', key, 'flowq_handed', '1')
       elseif redis.call('HDEL', key, 'flowq_handed') == 1 or is_new then
         redis.call('HSET', key, 'created_at', argv[i + 4])
-        local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name')
-        if f[1] then runs.log_start(f[1], id, f[2], 'started', worker) end
+        local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name', 'flowq_pause_events')
+        if f[1] then runs.note_event(id, f[3], runs.log_start(f[1], id, f[2], 'started', worker)) end
       end
       redis.call('EXPIRE', key, ttl)
       redis.call('ZADD', PREFIX .. ':wip:' .. queue, 'XX', math.floor(TS) + jobs.WIP_S, member)
