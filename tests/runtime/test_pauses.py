@@ -215,6 +215,7 @@ def test_polls_that_wait_for_slots_leave_no_more_events_than_few(
         worker.drain()
         for index in range(3):
             connection.zadd(keys.scheduled("default"), {f"{RUN}-ready--{index}": 1}, xx=True)
+        scripts.DUE.call(connection, keys.queue("default"), 10, "default")
         counts.append(connection.xlen(keys.run_events(RUN)))
     assert counts[-1] == counts[2]
 
