@@ -83,12 +83,12 @@ def test_a_lost_connection_passes_but_may_have_done_what_was_asked() -> None:
 def test_the_production_guide_shows_the_table() -> None:
     text = (ROOT / "docs" / "production.md").read_text("utf-8")
     rows = re.findall(r"^\| `([A-Z][^`]*)` \| (.*) \| (.*) \|$", text, re.MULTILINE)
-    says = {True: "waits", False: "says so"}
+    says = {True: "waits", False: "reports an error"}
     assert rows == [
         (
             each.word,
             each.meaning,
-            "goes on" if each.word == "NOSCRIPT" else says[each.is_waited_for],
+            "continues" if each.word == "NOSCRIPT" else says[each.is_waited_for],
         )
         for each in ANSWERS
     ]
