@@ -44,7 +44,7 @@ def command(
     """Submit a run for each due time of a workflow's `schedule` between two days.
 
     A due time has one run: those that `flowq schedule` or an earlier backfill has submitted in the
-    last 30 days are left out, so after an interruption the same command goes on. D is a date,
+    last 30 days are left out, so after an interruption the same command continues. D is a date,
     2026-11-29, or an instant, 2026-11-29T06:00; without an offset in the time zone of the schedule.
     `run.due_at` tells a job which due time its run is for.
 

@@ -29,7 +29,7 @@ LONGEST_NAP_S = 0.2
 @options.inputs
 @options.inputs_file
 @click.option("--pause", is_flag=True, help="Submit no runs before --resume, and exit.")
-@click.option("--resume", is_flag=True, help="Let a paused schedule go on, and exit.")
+@click.option("--resume", is_flag=True, help="Continue a paused schedule, and exit.")
 @options.redis_url
 @options.no_import
 @options.verbose

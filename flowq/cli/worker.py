@@ -173,7 +173,7 @@ class Concurrency(click.IntRange):
 @click.option(
     "--log-format",
     metavar="FORMAT",
-    help="json: one object a line, with run, job and attempt, also for what the jobs log. Or a "
+    help="json: one object per line, with run, job and attempt, also for what the jobs log. Or a "
     "format of Python's logging, as in RQ.",
 )
 @click.option("--date-format", metavar="FORMAT", help="A format of time.strftime, as in RQ.")
