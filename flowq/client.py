@@ -575,7 +575,7 @@ class Run:
         return runs.cancel(self.run_id, self.connection, is_now=now, may_wait=may_wait)
 
     def remove(self) -> None:
-        """Remove the run, its jobs and all of its data.
+        """Remove the run, its jobs and all of its data. A backfill may submit its due time again.
 
         Errors: RunNotFound; WrongState if it has not ended: its jobs would go on, with no record.
         """

@@ -30,7 +30,7 @@ def find_next(cron: str, zone: tzinfo, after: datetime) -> datetime:
     wall = _wall(after, zone)
     while True:
         wall = _next_on_clock(cron, wall)
-        due = _first_instant(wall, zone)
+        due = find_instant(wall, zone)
         if due > after:
             return due
 
@@ -54,11 +54,11 @@ def _next_on_clock(cron: str, wall: datetime) -> datetime:
     return found
 
 
-def _first_instant(wall: datetime, zone: tzinfo) -> datetime:
-    """Return the instant at which a clock shows a time first, or skips it."""
+def find_instant(wall: datetime, zone: tzinfo, *, is_last: bool = False) -> datetime:
+    """Return the instant at which a clock shows a time first, or last, or skips it; in UTC."""
     first, last = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if _wall(first, zone) == wall:
-        return first
+        return last if is_last else first
     change = _find_change(zone, last, first)  # skipped: read with the offset after it, and before
     assert change is not None
     return change

@@ -21,7 +21,7 @@ import os
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
@@ -33,7 +33,7 @@ from rq.utils import as_text
 
 from flowq.client import submit
 from flowq.compiling import compile_plan, make_run_id
-from flowq.cron import find_next
+from flowq.cron import find_instant, find_next
 from flowq.errors import FlowqError, RunNotFound, UsageError, WrongState
 from flowq.expressions import evaluate
 from flowq.expressions.places import find_schedules
@@ -93,7 +93,13 @@ def find_due(workflow: Workflow, since: datetime, until: datetime) -> Iterator[D
             '`schedule: {cron: "0 6 * * *", timezone: Europe/Berlin}`'
         )
     each = [_of_one(Due(since, *pair[::-1]), until) for pair in find_schedules(workflow)]
-    return heapq.merge(*each, key=lambda due: due.at)
+    return _in_order(each)
+
+
+def _in_order(each: Iterable[Iterator[Due]]) -> Iterator[Due]:
+    """Merge due times by instant: in one zone, datetimes compare by the clock on the wall, on which
+    an hour may come twice."""
+    return heapq.merge(*each, key=lambda due: due.at.timestamp())
 
 
 def _of_one(due: Due, until: datetime) -> Iterator[Due]:
@@ -220,8 +226,9 @@ class Scheduler:
             if is_leading:
                 self.connection.pexpire(key, lease_ms)
             elif self._is_leading is not False:
-                host, pid, _ = holder.split() if holder else ("another", "process", "")
-                self.tell(f"{self.workflow.name} is scheduled by process {pid} on {host}; waiting")
+                host, pid, _ = holder.rsplit(" ", 2) if holder.count(" ") > 1 else ("", "", "")
+                other = f"process {pid} on {host}" if pid else "another process"
+                self.tell(f"{self.workflow.name} is scheduled by {other}; waiting")
         if is_leading and self._is_leading is False:
             self.tell(f"this process schedules {self.workflow.name} now")
         self._is_leading = is_leading
@@ -246,7 +253,7 @@ class Scheduler:
             else:
                 begin = begin if schedule.catch_up == "all" else replace(begin, at=least)
                 each.append(_of_one(begin, now))
-        return heapq.merge(*each, key=lambda due: due.at)
+        return _in_order(each)
 
     def _submit(self, due: Due) -> bool:
         """Submit the run of a due time; return whether that need not be tried again."""
@@ -342,31 +349,32 @@ def find_range(workflow: Workflow, begin: str, end: str, now: datetime) -> list[
     """Return the due times from `begin` to `end`, both included, and not after `now`.
 
     Each is a date or an instant in ISO 8601, without an offset in the time zone of each schedule. A
-    date is the whole day. Errors: UsageError.
+    date is the whole day, and of a time that occurs twice both are included. Errors: UsageError.
     """
     each = []
     for path, schedule in find_schedules(workflow):
         zone = ZoneInfo(schedule.timezone)
-        since = _read_bound(begin, zone, timedelta()) - timedelta(seconds=1)
-        until = min(_read_bound(end, zone, timedelta(days=1, seconds=-1)), now)
+        since = _read_bound(begin, zone) - timedelta(seconds=1)
+        until = min(_read_bound(end, zone, is_end=True), now)
         each.append(_of_one(Due(since, schedule, path), until))
     if not each:
         find_due(workflow, now, now)  # raises the error
-    found = list(islice(heapq.merge(*each, key=lambda due: due.at), MAX_BACKFILL + 1))
+    found = list(islice(_in_order(each), MAX_BACKFILL + 1))
     if len(found) > MAX_BACKFILL:
         raise UsageError(f"there are more than {MAX_BACKFILL:,} due times: backfill in parts")
     return found
 
 
-def _read_bound(text: str, zone: ZoneInfo, rest_of_day: timedelta) -> datetime:
+def _read_bound(text: str, zone: ZoneInfo, *, is_end: bool = False) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         hint = "write a date or an instant: 2026-11-29, 2026-11-29T06:00"
         raise UsageError(f"{text!r:.100} is not a date; {hint}") from None
     if at.tzinfo is None:
-        is_date = len(text) <= len("2026-11-29")
-        at = (at + rest_of_day if is_date else at).replace(tzinfo=zone)
+        if is_end and len(text) <= len("2026-11-29"):
+            at += timedelta(days=1, seconds=-1)
+        return find_instant(at, zone, is_last=is_end)
     return at.astimezone(UTC)
 
 

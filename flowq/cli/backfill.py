@@ -44,9 +44,10 @@ def command(
     """Submit a run for each due time of a workflow's `schedule` between two days.
 
     A due time has one run: those that `flowq schedule` or an earlier backfill has submitted in the
-    last 30 days are left out, so after an interruption the same command continues. D is a date,
-    2026-11-29, or an instant, 2026-11-29T06:00; without an offset in the time zone of the schedule.
-    `run.due_at` tells a job which due time its run is for.
+    last 30 days are left out, so after an interruption the same command continues. A run that
+    was removed with `run.remove()` is submitted again. D is a date, 2026-11-29, or an instant,
+    2026-11-29T06:00; without an offset in the time zone of the schedule. `run.due_at` tells a job
+    which due time its run is for.
 
     \b
       flowq backfill workflows/books.yaml --from 2026-11-01 --to 2026-11-30 --max-parallel 4
@@ -79,7 +80,7 @@ def command(
                 terminal.write(f"{due.at.isoformat()}  {run_id}\n")
         left = len(dues) - sum(numbers.values())
         if not quiet:
-            before = f", {numbers[False]:,} were there before" if numbers[False] else ""
+            before = f", {numbers[False]:,} submitted before" if numbers[False] else ""
             terminal.note(f"flowq: {count(numbers[True], 'run')} submitted{before}")
         if left:
             terminal.note(f"flowq: {left:,} are left: give the same command again to go on")

@@ -114,7 +114,8 @@ def submit(
         answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, mode)
         if answer == _CLAIMED:
             finish(connection, f"purge:{run_id}")
-            raise WrongState(f"the run of {plan.workflow} that was due at {plan.due_at} is there")
+            what = f"the run of {plan.workflow} that was due at {plan.due_at}"
+            raise WrongState(f"{what} was submitted before")
         if answer < 0:
             raise RunNotFound(run_id)
     except NotFound:
@@ -528,7 +529,13 @@ def _call_off(run_id: str, connection: Redis) -> None:
 
 
 def remove(run_id: str, connection: Redis) -> None:
-    """Remove a run with all its jobs, in any state. Idempotent."""
+    """Remove a run with all its jobs, in any state. Idempotent.
+
+    Its due time can have another run then, which it cannot when maintenance removes an old run.
+    """
+    key = keys.run(run_id)
+    if connection.hexists(key, "claim"):
+        connection.hset(key, "unclaims", "1")  # lifecycle.purge gives the claim up with the record
     finish(connection, f"purge:{run_id}")
 
 

@@ -59,7 +59,7 @@ def test_a_backfill_names_its_runs_and_submits_what_is_missing(
     assert first.err.endswith("flowq: 3 runs submitted\n")
     more = call("backfill", "daily.yaml", "--from", "2026-01-30", "--to", "2026-02-02", *url)
     assert more.out.startswith("2026-02-02T02:30:00+00:00  ")
-    assert more.err.endswith("flowq: 1 run submitted, 3 were there before\n")
+    assert more.err.endswith("flowq: 1 run submitted, 3 submitted before\n")
     run_id = more.out.split()[1]
     shown = call("show", run_id, *url).out
     assert "  due       2026-02-02T02:30:00+00:00\n" in shown

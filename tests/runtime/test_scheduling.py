@@ -19,8 +19,9 @@ from flowq import scheduling
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
 from flowq.errors import RunNotFound, UsageError, WorkflowInvalid, WrongState
-from flowq.runtime import keys, retry, run_lists
+from flowq.runtime import keys, retry, run_lists, runs
 from flowq.runtime.connections import read_clock
+from flowq.runtime.steps import finish
 from flowq.scheduling import Due, Scheduler, find_due, find_next_due, plan_due, submit_scheduled
 from flowq.spec import Input, Schedule, Workflow
 from tests.reading import parse_workflow
@@ -141,6 +142,32 @@ def test_many_due_times_are_submitted_in_parts_and_none_is_left_out(
         scheduler.tick()
     hours = ["29 13:00", "29 14:00", "29 15:00"]
     assert due_of_runs(connection) == sorted([*hours, "29 14:35", "29 15:05"])
+
+
+def test_two_schedules_lose_no_due_time_in_the_hour_that_comes_twice(
+    connection: Redis, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "PER_TICK", 3)
+    clock.now = begin = datetime(2026, 10, 24, 23, 50, tzinfo=UTC)
+    workflow = scheduled("*/20 * * * *", "Europe/Berlin", catch_up="all")
+    more = (Schedule("5-59/20 * * * *", "Europe/Berlin", catch_up="all"),)
+    workflow = replace(workflow, more_schedules=more)
+    scheduler = begun(workflow, connection)
+    clock.now += 3 * HOUR
+    expected = [f"25 {hour:02}:{at:02}" for hour in range(3) for at in (0, 5, 20, 25, 40, 45)]
+    for _ in range(len(expected) // 3):
+        scheduler.tick()
+    assert due_of_runs(connection) == expected
+    assert (
+        connection.hget(keys.schedule("demo"), "served_at") == str(clock.now.timestamp()).encode()
+    )
+    found = [
+        find_due(workflow, begin, clock.now),
+        scheduling.find_range(workflow, "2026-10-25T01:50", "2026-10-25T03:50", clock.now),
+        scheduling.find_range(workflow, "2026-10-25T02:00", "2026-10-25T02:45", clock.now),
+    ]
+    times = [[f"{due.at.astimezone(UTC):%d %H:%M}" for due in dues] for dues in found]
+    assert times == [expected, expected, expected[:12]]
 
 
 def test_a_paused_schedule_submits_nothing_and_goes_on_as_declared(
@@ -336,6 +363,23 @@ def test_of_several_schedulers_one_works_at_a_time(connection: Redis, clock: Clo
     assert not connection.exists(keys.scheduler("demo"))
 
 
+@pytest.mark.parametrize(
+    ("holder", "says"),
+    [
+        ("my old laptop 12 ab", "process 12 on my old laptop"),
+        (" 12 ab", "process 12 on "),
+        ("other", "another process"),
+    ],
+)
+def test_the_process_that_schedules_is_named_whatever_its_host_is_called(
+    holder: str, says: str, connection: Redis
+) -> None:
+    told: list[str] = []
+    connection.set(keys.scheduler("demo"), holder)
+    Scheduler(scheduled(), {}, connection, told.append).tick()
+    assert told == [f"demo is scheduled by {says}; waiting"]
+
+
 def test_of_two_processes_that_submit_one_due_time_one_succeeds(connection: Redis) -> None:
     due = Due(BEGIN, Schedule("0 * * * *"))
     plans = [plan_due(scheduled(), due, {"word": "hi"}) for _ in range(2)]
@@ -469,6 +513,32 @@ def test_a_backfill_submits_what_is_missing_and_at_most_some_at_a_time(
     work()
     assert [bool(each) for each in call(lambda seconds: False)] == 4 * [False] + 2 * [True]
     assert due_of_runs(connection) == [f"0{day} 06:00" for day in range(1, 7)]
+
+
+def test_a_due_time_can_have_another_run_once_its_run_was_removed_by_hand(
+    connection: Redis,
+) -> None:
+    workflow = scheduled("0 6 * * *", "UTC")
+    dues = scheduling.find_range(workflow, "2026-11-01", "2026-11-02", BEGIN)
+
+    def call() -> list[str | None]:
+        made = scheduling.backfill(
+            workflow, dues, {"word": "hi"}, connection, wait=lambda seconds: False
+        )
+        return [run_id for _, run_id in made]
+
+    first, second = (Run(run_id or "", connection) for run_id in call())
+    first.cancel()
+    first.remove()
+    finish(connection, f"purge:{second.run_id}")  # as when its retention is over
+    again, left = call()
+    assert (bool(again), left) == (True, None)
+    loser = replace(plan_due(workflow, dues[1], {"word": "hi"}), run_id="loser")
+    with pytest.raises(WrongState, match="was submitted before"):
+        submit(loser, connection)
+    runs.remove("loser", connection)
+    runs.remove(first.run_id, connection)
+    assert call() == [None, None], "only a run's own claim is given up"
 
 
 # Jobs of older versions --------------------------------------------------------------------------

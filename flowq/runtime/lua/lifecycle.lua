@@ -53,6 +53,14 @@ local function forget_labels(run)
   redis.call('ZREM', OURS .. 'labeled', run .. ' ' .. labels)
 end
 
+-- The due time of a run that somebody removes (flowq/runtime/runs.py, remove) can have another run. That
+-- of one whose retention is over cannot: nothing runs twice.
+local function unclaim(run)
+  local f = redis.call('HMGET', keys.run(run), 'unclaims', 'claim')
+  local due = f[1] and f[2] and OURS .. 'due:' .. f[2]
+  if due and redis.call('GET', due) == run then redis.call('DEL', due) end
+end
+
 function lifecycle.purge(run)
   local key = keys.run(run)
   runs.leave_concurrency(run)
@@ -65,6 +73,7 @@ function lifecycle.purge(run)
   local workflow = redis.call('HGET', key, 'workflow')
   if workflow then redis.call('ZREM', OURS .. 'runs:' .. workflow, run) end
   forget_labels(run)
+  unclaim(run)
   local outputs_job = redis.call('HGET', key, 'outputs_job')
   if outputs_job then lifecycle.forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
