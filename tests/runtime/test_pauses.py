@@ -142,6 +142,15 @@ def test_a_job_that_is_queued_too_early_sleeps_for_the_rest(run: Runs, work: Wor
     assert seconds_left(run, "nap") <= before_s
 
 
+def test_one_that_has_slept_goes_before_what_is_queued(run: Runs, work: Work) -> None:
+    run.submit(nap("1h"))
+    work()
+    run.connection.rpush(keys.queue("default"), "other")
+    run.connection.zadd(keys.scheduled("default"), {f"{RUN}-nap": 1})
+    scripts.DUE.call(run.connection, keys.queue("default"), 10, "default")
+    assert run.connection.lrange(keys.queue("default"), 0, -1) == [f"{RUN}-nap".encode(), b"other"]
+
+
 def test_a_retry_of_a_sleep_sleeps_as_long_as_the_first_attempt_would_have(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ local function queue_job(queue, id)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front',
     'enqueue_at_front_on_retry', 'ended_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_slots',
-    'flowq_future', 'flowq_always', 'flowq_pause_events')
+    'flowq_future', 'flowq_always', 'flowq_pause_events', 'flowq_due')
   local registry = PREFIX .. ':scheduled:' .. queue
   if f[2] then
     left[#left + 1] = queue
@@ -28,7 +28,8 @@ local function queue_job(queue, id)
   redis.call('HSET', key, 'status', 'queued', 'enqueued_at', NOW)
   if int(f[6]) > 0 then redis.call('EXPIRE', key, f[6]) end
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
-  local at_front = f[3] == '1' or (f[4] == '1' and f[5] and f[5] ~= '')
+  -- One that has slept takes a moment, and others wait for it.
+  local at_front = f[3] == '1' or f[13] or (f[4] == '1' and f[5] and f[5] ~= '')
   redis.call(at_front and 'LPUSH' or 'RPUSH', PREFIX .. ':queue:' .. queue, id)
   if not f[7] then return end
   local event = runs.log(f[7], id, f[8] or '', 'queued')
