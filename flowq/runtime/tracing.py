@@ -1,8 +1,9 @@
 """Trace context of OpenTelemetry: from the submitter of a run to every job, one trace a run.
 
 A program that traces has imported OpenTelemetry and set a provider, or `opentelemetry-instrument`
-has. In any other program this module imports nothing, stores nothing and sends nothing. Errors of
-OpenTelemetry, or unreadable contexts, never stop a run: then its jobs are traced without it.
+has. In any other program this module imports nothing of it, stores nothing and sends nothing.
+Errors of OpenTelemetry and its plugins (processors, samplers, propagators), or unreadable contexts,
+never stop a run: then its jobs are traced without it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+from rq.timeouts import BaseTimeoutException
 
 from flowq._version import __version__
 
@@ -40,6 +43,20 @@ SYSTEM = "rq"
 """What `messaging.system` says of flowq's spans."""
 
 
+@contextmanager
+def _tolerant(what: str, *names: str) -> Iterator[None]:
+    """Log errors of OpenTelemetry at DEBUG, and go on after the block.
+
+    The timeout of a job that submits passes: it comes once, and may come in this code too.
+    """
+    try:
+        yield
+    except BaseTimeoutException:
+        raise
+    except Exception:
+        log.debug(what, *names, exc_info=True)
+
+
 def find_provider() -> Any:
     """Return the provider of this process, or None if nothing here traces.
 
@@ -48,13 +65,11 @@ def find_provider() -> Any:
     api: Any = sys.modules.get(API)
     if api is None:
         return None
-    try:
+    with _tolerant("nothing is traced"):  # it is being imported, or a provider cannot be loaded
         provider = api.get_tracer_provider()
         idle = api.ProxyTracerProvider, api.NoOpTracerProvider
         return None if isinstance(provider, idle) else provider
-    except Exception:  # the module is being imported, or a provider cannot be loaded
-        log.debug("nothing is traced", exc_info=True)
-        return None
+    return None
 
 
 def make_tracer(provider: Any) -> Any:
@@ -75,27 +90,45 @@ def as_span(submit: Callable[Concatenate[Plan, P], None]) -> Callable[Concatenat
     return call
 
 
-def _submission(plan: Plan) -> AbstractContextManager[object]:
+@contextmanager
+def _submission(plan: Plan) -> Iterator[None]:
+    """Make the block a span. Raises only what the block raises.
+
+    An error after the commit would make callers submit the run again.
+    """
+    span: AbstractContextManager[object] = nullcontext()
+    with _tolerant("run %s: its submission is not traced", plan.run_id):
+        made = _make_span(plan)
+        made.__enter__()
+        span = made
+    failed = "run %s: the span of its submission was not ended"
     try:
-        provider = find_provider()
-        tracer = None if provider is None else make_tracer(provider)
-        if tracer is None:
-            return nullcontext()
-        api: Any = sys.modules[API]
-        attributes = {
-            "messaging.system": SYSTEM,
-            "messaging.operation.name": "submit",
-            "messaging.operation.type": "send",
-            "messaging.batch.message_count": len(plan.enqueues),
-            "flowq.run": plan.run_id,
-            "flowq.workflow": plan.workflow,
-        }
-        span: AbstractContextManager[object] = tracer.start_as_current_span(
-            f"submit {plan.workflow}", kind=api.SpanKind.PRODUCER, attributes=attributes
-        )
-    except Exception:
-        log.debug("run %s: its submission is not traced", plan.run_id, exc_info=True)
+        yield
+    except BaseException as error:
+        with _tolerant(failed, plan.run_id):
+            span.__exit__(type(error), error, error.__traceback__)
+        raise
+    with _tolerant(failed, plan.run_id):
+        span.__exit__(None, None, None)
+
+
+def _make_span(plan: Plan) -> AbstractContextManager[object]:
+    provider = find_provider()
+    tracer = None if provider is None else make_tracer(provider)
+    if tracer is None:
         return nullcontext()
+    api: Any = sys.modules[API]
+    attributes = {
+        "messaging.system": SYSTEM,
+        "messaging.operation.name": "submit",
+        "messaging.operation.type": "send",
+        "messaging.batch.message_count": len(plan.enqueues),
+        "flowq.run": plan.run_id,
+        "flowq.workflow": plan.workflow,
+    }
+    span: AbstractContextManager[object] = tracer.start_as_current_span(
+        f"submit {plan.workflow}", kind=api.SpanKind.PRODUCER, attributes=attributes
+    )
     return span
 
 
@@ -114,7 +147,7 @@ def write_context() -> str:
     Empty if no span is current. A context that is too long is stored without its baggage.
     """
     api: Any = sys.modules.get(API)
-    try:
+    with _tolerant("the trace context is not stored"):
         if not api or not api.get_current_span().get_span_context().is_valid:
             return ""
         from opentelemetry import propagate  # noqa: PLC0415 - only where its API is loaded
@@ -125,17 +158,17 @@ def write_context() -> str:
             written = json.dumps(kept)
             if kept and len(written) <= MAX_CHARACTERS:
                 return written
-    except Exception:
-        log.debug("the trace context is not stored", exc_info=True)
     return ""
 
 
 def read_context(written: Any) -> Any:
     """Return the context in a stored text; an empty one for anything else. Does not raise."""
-    from opentelemetry import context, propagate  # noqa: PLC0415 - as above
+    from opentelemetry import context  # noqa: PLC0415 - as above
 
     empty = context.Context()
-    try:
+    with _tolerant("a trace context cannot be read"):
+        from opentelemetry import propagate  # noqa: PLC0415 - fails if one is not installed
+
         if not written or len(written) > MAX_CHARACTERS:
             return empty
         headers = json.loads(written)
@@ -143,9 +176,7 @@ def read_context(written: Any) -> Any:
             return empty
         texts = {name: value for name, value in headers.items() if isinstance(value, str)}
         return propagate.extract(texts, context=empty)
-    except Exception:
-        log.debug("a trace context cannot be read", exc_info=True)
-        return empty
+    return empty
 
 
 # Ids ---------------------------------------------------------------------------------------------
