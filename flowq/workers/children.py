@@ -353,13 +353,18 @@ class Pool:
         now = time.monotonic()
         self.is_resting = True
         limit_s = self.method.linger_s if self.is_busy else IDLE_S
-        for child in list(self.children):
+        leaving = []
+        for child in self.children:
             if not child.is_idle or child.open_turns:
                 child.idle_since = None
             elif child.idle_since is None:
                 child.idle_since = now
             elif now - child.idle_since >= limit_s:
-                self.dismiss(child)
+                leaving.append(child)
+        for child in leaving:  # first all, so that they end at the same time
+            child.channel.close()
+        for child in leaving:
+            self.dismiss(child)
 
     def wake(self) -> None:
         """End the rest: start the missing children."""
