@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import mmap
 import socket
 import sys
 import threading
@@ -12,25 +13,28 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
+from rq.timeouts import JobTimeoutException
 
 import flowq
 from flowq import aio
 from flowq.runtime import keys
 from flowq.runtime.queue import Queue
-from flowq.runtime.tracing import META, read_context, trace_id_of
+from flowq.runtime.tracing import META, as_span, read_context, trace_id_of
+from flowq.workers.child import spans
 
 pytest.importorskip("opentelemetry.sdk", reason=".ci/opentelemetry installs it, and runs these")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="likewise")
 
-from opentelemetry import baggage, context, trace
+from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -374,6 +378,96 @@ def test_submitting_with_await_is_in_the_trace_of_the_coroutine(
     assert parent.span_id == submitter.span("request").context.span_id
 
 
+class Broken(SpanProcessor):
+    """A plugin of OpenTelemetry of any kind, which raises `error` where it is asked to."""
+
+    def __init__(self, where: str) -> None:
+        self.error: type[BaseException] | None = None
+        setattr(self, where, self._fail)
+
+    def _fail(self, *_: Any, **__: Any) -> Any:
+        if self.error:
+            raise self.error("a broken plugin")
+
+    def is_trace_id_random(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def broken(
+    request: pytest.FixtureRequest,
+    set_provider: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Broken:
+    plugin: Any = Broken(request.param)
+    provider = TracerProvider()
+    provider.add_span_processor(plugin)
+    if request.param == "should_sample":
+        provider.sampler = plugin
+    elif request.param == "generate_span_id":
+        provider.id_generator = plugin
+        plugin.generate_trace_id = lambda: 7
+    elif request.param in {"inject", "extract"}:
+        monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", plugin)
+        plugin.inject = getattr(plugin, "inject", lambda carrier: carrier.update(traceparent="x"))
+    elif request.param == "get_tracer":
+        provider.get_tracer = plugin.get_tracer  # type: ignore[method-assign]
+    set_provider(provider)
+    return plugin
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["on_start", "on_end", "should_sample", "generate_span_id", "inject", "extract", "get_tracer"],
+    indirect=True,
+)
+def test_broken_plugins_of_opentelemetry_change_no_submission_and_no_job(
+    submitter: Submitter, queue: Queue, drain: Callable[..., Any], broken: Broken
+) -> None:
+    path = submitter.write(
+        """
+        jobs:
+          a: {call: "builtins:dict", with: {a: 1}}
+          b: {call: "builtins:dict", with: {a: 1}, needs: a}
+          fails: {call: "builtins:open", with: {file: ""}}
+        """
+    )
+    # A current span, as in a request: so that a context is written.
+    current = trace.SpanContext(1, 1, is_remote=False, trace_flags=trace.TraceFlags(1))
+    token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(current)))
+    broken.error = RuntimeError
+    run = flowq.submit(path, connection=queue.connection, imports=False)
+    plain = queue.enqueue("operator.neg", 1)
+    context.detach(token)
+    assert run.status().state == "running"
+    for error in (RuntimeError, SystemExit):
+        broken.error = error
+        drain(max_jobs=2)
+    drain()
+    states = {name: job.state for name, job in run.status().jobs.items()}
+    assert states == {"a": "finished", "b": "finished", "fails": "failed"}
+    assert plain.return_value() == -1
+    assert len(flowq.runs(connection=queue.connection)) == 1
+
+
+@pytest.mark.parametrize("broken", ["on_end"], indirect=True)
+def test_what_submitting_raises_passes_a_broken_plugin(broken: Broken) -> None:
+    plan: Any = SimpleNamespace(run_id="r", workflow="w", enqueues=[])
+
+    def submit(_: Any, error: type[BaseException] | None = None) -> None:
+        if error:
+            raise error
+
+    broken.error = RuntimeError
+    as_span(submit)(plan)
+    for error in (LookupError, KeyboardInterrupt, JobTimeoutException):
+        with pytest.raises(error):
+            as_span(submit)(plan, error)
+    broken.error = JobTimeoutException  # of a job that submits: it comes once
+    with pytest.raises(JobTimeoutException):
+        as_span(submit)(plan)
+
+
 def test_a_collector_that_does_not_answer_holds_no_job_up(
     submitter: Submitter,
     connection: redis.Redis,
@@ -384,5 +478,36 @@ def test_a_collector_that_does_not_answer_holds_no_job_up(
         address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         run_id = submitter.submit('jobs: {a: {call: "otel_jobs:work"}}')
+        # Shared with the processes of the worker, and not with the other tests.
+        monkeypatch.setattr(spans, "_brief_until", memoryview(mmap.mmap(-1, 8)).cast("d"))
+        monkeypatch.setattr(spans, "BRIEF_FOR_S", 3_600.0)
         drain(mode="fork", preload=["otel_jobs"])
-    assert flowq.get_run(run_id, connection=connection).status().state == "succeeded"
+        # From now on no process waits for long: the next ones would wait without a limit.
+        monkeypatch.setattr(spans, "FLUSH_S", None)
+        again = submitter.submit('jobs: {a: {call: "otel_jobs:work"}}')
+        drain(mode="fork", preload=["otel_jobs"])
+    for each in (run_id, again):
+        assert flowq.get_run(each, connection=connection).status().state == "succeeded"
+
+
+def test_all_that_was_collected_is_sent_at_the_end_although_a_part_fails(
+    set_provider: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    def fail() -> None:
+        sent.append("spans")
+        raise SystemExit
+
+    monkeypatch.setitem(
+        sys.modules,
+        "opentelemetry.metrics",
+        SimpleNamespace(
+            get_meter_provider=lambda: SimpleNamespace(force_flush=lambda: sent.append("metrics"))
+        ),
+    )
+    set_provider(SimpleNamespace(force_flush=fail))
+    spans.flush()
+    assert sent == ["spans", "metrics"]
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    spans.flush()

@@ -2,14 +2,17 @@
 
 Called only where a program has set up OpenTelemetry (`flowq.runtime.tracing`). All jobs of a run
 belong to the trace of its submission. The context of a run is read once, and kept: jobs do not
-carry it. Nothing here may fail a job.
+carry it. Nothing here may fail a job or end a child, whatever plugins of OpenTelemetry raise: the
+code of the job runs between these calls, not in them.
 """
 
 from __future__ import annotations
 
 import logging
+import mmap
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +52,16 @@ MAX_TRACEBACK = 20_000
 FLUSH_S = 1.5
 """How long a process may take for its last spans; the supervisor gives it 2 s to end (`END_S`)."""
 
+BRIEF_S = 0.1
+"""The same after a collector did not answer in time, for BRIEF_FOR_S: else, where each job has a
+process, each job would take FLUSH_S."""
+
+BRIEF_FOR_S = 60.0
+
+_brief_until = memoryview(mmap.mmap(-1, 8)).cast("d")
+"""Until when flushes are brief, on the monotonic clock: one number that this process shares with
+all that are forked from it."""
+
 
 class Spans:
     """The spans of one child. `begin` and `end` do not raise."""
@@ -77,7 +90,7 @@ class Spans:
         try:
             if self._find_tracer():
                 self._begin(job, task, started_at)
-        except Exception:
+        except BaseException:  # as the module says
             log.debug("job %s is not traced", job.id, exc_info=True)
 
     def record(self, job: Job, task: Task, end: End) -> None:
@@ -91,7 +104,7 @@ class Spans:
         try:
             if close:
                 close(end)
-        except Exception:
+        except BaseException:  # as the module says
             log.debug("the span of a job was not ended", exc_info=True)
 
     def _find_tracer(self) -> bool:
@@ -114,7 +127,7 @@ class Spans:
         trace_id = inherited.trace_id if inherited.is_valid else trace_id_of(job.run_id or job.id)
         links = []
         if self._ids is not None:
-            self._ids.trace_id = trace_id
+            self._ids.trace_id, self._ids.span_id = trace_id, 0  # not those of a span that failed
             if job.run_id:
                 self._ids.span_id = span_id_of(job.id, job.generation, job.attempt)
                 links = [
@@ -133,9 +146,11 @@ class Spans:
 
         def close(end: End) -> None:
             contexts.detach(token)
-            if end.status != "finished":
-                _note_failure(span, end, api)
-            span.end(int(end.ended_at * 1e9))
+            try:
+                if end.status != "finished":
+                    _note_failure(span, end, api)
+            finally:
+                span.end(int(end.ended_at * 1e9))
 
         self._close = close
 
@@ -233,15 +248,35 @@ _PROVIDERS = (
 def flush() -> None:
     """Send what OpenTelemetry has collected, because this process ends without exit handlers.
 
-    Takes up to FLUSH_S. Processors send every few seconds, but this may be the process of one job.
+    Takes up to FLUSH_S, or BRIEF_S. Processors send every few seconds, but this may be the process
+    of one job. Does not raise.
     """
+    try:
+        if flushes := _find_flushes():
+            now = time.monotonic()
+            is_brief = now < _brief_until[0]
+            thread = threading.Thread(target=_call_each, args=(flushes,), daemon=True)
+            thread.start()
+            thread.join(BRIEF_S if is_brief else FLUSH_S)
+            if thread.is_alive() and not is_brief:
+                _brief_until[0] = now + BRIEF_FOR_S
+    except BaseException:  # as the module says
+        log.debug("the last spans were not sent", exc_info=True)
+
+
+def _find_flushes() -> list[Callable[[], object]]:
     flushes = []
     for module, getter in _PROVIDERS:
         if module in sys.modules:
             provider = getattr(sys.modules[module], getter)()
             if hasattr(provider, "force_flush"):
                 flushes.append(provider.force_flush)
-    if flushes:
-        thread = threading.Thread(target=lambda: [each() for each in flushes], daemon=True)
-        thread.start()
-        thread.join(FLUSH_S)
+    return flushes
+
+
+def _call_each(flushes: list[Callable[[], object]]) -> None:
+    for each in flushes:
+        try:
+            each()
+        except BaseException:  # the others have something to send too
+            log.debug("%r failed", each, exc_info=True)
