@@ -67,7 +67,9 @@ _STOP_ON_ERRORS = (  # like `-e` of other shells, and return the last program's 
     "$ErrorActionPreference = 'stop'\n",
     "\nif (Test-Path -LiteralPath variable:\\LASTEXITCODE) { exit $LASTEXITCODE }",
 )
-_LEASH = 'read line; rm -rf -- "$1"; kill -KILL 0'
+_LEASH = """read line
+setsid sh -c 'kill -KILL "-$1"; rm -rf -- "$2"' sh $$ "$1" || rm -rf -- "$1"
+kill -KILL 0"""
 
 
 def run(
@@ -502,8 +504,9 @@ def _leash(folder: str) -> Iterator[dict[str, Any]]:
     """Yield options for a process that is killed, with its children, when we leave or die.
 
     A separate process leads its group, and kills the group when its pipe to us closes, even if this
-    process is killed; then it removes the folder, too. The command is in that group and not in
-    ours, so that it can be killed alone.
+    process is killed. The command is in that group and not in ours, so that it can be killed alone.
+    The folder is removed afterwards, which takes long on a slow file system; so by a process that
+    is not in the group. Where there is no `setsid` for that (macOS), the folder is removed first.
     """
     if not hasattr(os, "killpg"):
         yield {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}

@@ -376,18 +376,32 @@ def test_a_command_does_not_outlive_a_killed_worker(tmp_path: Path) -> None:
         "from flowq.runtime import shell; from flowq.runtime.masking import Mask;"
         f"shell.run({{'command': 'echo $$ > {pid_file}; sleep 600'}}, None, Mask())"
     )
-    temporary = tmp_path / "temporary"
+    temporary, programs, go = (tmp_path / name for name in ("temporary", "programs", "go"))
     temporary.mkdir()
+    programs.mkdir()
+    slow = programs / "rm"  # as on a file system that does not answer yet
+    slow.write_text(
+        f'#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.01; done\nexec {shutil.which("rm")} "$@"\n'
+    )
+    slow.chmod(0o700)
+    path = os.pathsep.join((str(programs), os.environ["PATH"]))
     worker = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(temporary)}
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(temporary), "PATH": path},
     )
     try:
         wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()))
-    finally:
         worker.send_signal(signal.SIGKILL)
         worker.wait()
+        if shutil.which("setsid"):
+            wait_until(lambda: not is_alive(int(pid_file.read_text())))
+            assert list(temporary.iterdir()), "the command was killed before"
+    finally:
+        worker.kill()
+        worker.wait()
+        go.touch()
     wait_until(lambda: not is_alive(int(pid_file.read_text())))
-    assert list(temporary.iterdir()) == [], "the file of its progress is gone, too"
+    wait_until(lambda: not list(temporary.iterdir()))  # the file of its progress is gone, too
 
 
 # In a run ----------------------------------------------------------------------------------------
