@@ -25,6 +25,7 @@ from flowq import server
 from flowq.runtime.maintenance import Lease
 from flowq.server import state
 from tests import JOBS_FOLDER
+from tests.rare_repairs import make_repairs_rare
 from tests.workers.forked_workers import Template
 
 LIMIT_S = 60.0
@@ -37,6 +38,8 @@ and `RQ_…`. Those of the tests themselves are read when their modules are impo
 
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+make_repairs_rare()  # a repair after 30 s would hide from tests with this limit what it repairs
 
 
 def pytest_configure(config: pytest.Config) -> None:

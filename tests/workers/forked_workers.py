@@ -103,7 +103,9 @@ class ForkedWorker:
 def serve(line: Connection) -> int:
     """Fork a worker for each message, and say how each has ended. Returns in the workers too."""
     import flowq.workers.launch  # what a worker imports before its first job
+    from tests.rare_repairs import make_repairs_rare
 
+    make_repairs_rare()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -192,6 +192,7 @@ def test_of_runs_in_every_state_nothing_stays_that_never_expires(
 def test_functions_that_no_worker_uses_any_more_are_removed_and_loaded_again_when_needed(
     queue: Queue, connection: redis.Redis, drain: Drain
 ) -> None:
+    connection.function_flush()  # those of other processes
     old = "#!lua name=flowq_step_0123456789ab\nredis.register_function('flowq_step_0123456789ab', "
     connection.function_load(old + "function() return 1 end)")
     theirs = "#!lua name=theirs\nredis.register_function('theirs', function() return 1 end)"

@@ -28,6 +28,8 @@ Wait = Callable[..., None]
 NEWER = """
 import hashlib, sys
 from flowq.runtime import scripts
+from tests.rare_repairs import make_repairs_rare
+make_repairs_rare()
 for script in vars(scripts).values():
     if isinstance(script, scripts.HotScript):
         newer = script.function + "_newer"
@@ -191,7 +193,8 @@ def test_workers_with_different_scripts_drain_one_graph(
     tmp_path: Path,
 ) -> None:
     queue = Queue(connection=connection)
-    newer = subprocess.Popen([sys.executable, "-c", NEWER, redis_url, JOBS_FOLDER])
+    root = Path(__file__).parents[2]
+    newer = subprocess.Popen([sys.executable, "-c", NEWER, redis_url, JOBS_FOLDER], cwd=root)
     try:
         start_worker(name="older")
         wait_until(lambda: connection.scard("rq:workers") == 2, 20)

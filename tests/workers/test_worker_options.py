@@ -19,11 +19,14 @@ from rq.command import send_shutdown_command
 from rq.job import JobStatus
 
 from flowq.errors import UsageError
+from flowq.runtime import keys, scripts
 from flowq.runtime.connections import retry_while_unavailable
+from flowq.runtime.maintenance import list_functions
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
 from flowq.workers.child.timeouts import AlarmDeathPenalty, ThreadDeathPenalty
 from flowq.workers.launch import run_command
+from tests.conftest import LIMIT_S
 from tests.workers.forked_workers import ForkedWorker
 
 Start = Callable[..., ForkedWorker]
@@ -143,7 +146,7 @@ def test_the_worker_listens_to_several_queues(
 def test_an_idle_worker_is_woken_by_the_server_and_does_not_look_by_itself(
     queue: Queue, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.wakeup.TRUST_S", 30.0)  # it asks again too late
+    monkeypatch.setattr("flowq.workers.wakeup.TRUST_S", 3600.0)  # it asks again too late
     worker = Worker(["default"], name="w", connection=queue.connection, mode="warm")
 
     def enqueue_some() -> None:
@@ -157,6 +160,19 @@ def test_an_idle_worker_is_woken_by_the_server_and_does_not_look_by_itself(
         done.add_done_callback(lambda _: send_shutdown_command(queue.connection, "w"))
         worker.work(logging_level="ERROR")
         done.result()
+
+
+def test_no_repair_hides_from_tests_that_an_end_was_not_settled(
+    connection: redis.Redis, queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    connection.function_flush()
+    future = queue.enqueue(worker_jobs.nothing, deferred=True)
+    queue.enqueue(worker_jobs.nothing, blocked_by=future)
+    future.release()
+    assert connection.zscore(keys.WATCHED, future.id) - connection.time()[0] > 10 * LIMIT_S
+    start_worker()
+    wait_until(lambda: future.get_status() is JobStatus.FINISHED)
+    assert list_functions(connection) <= {script.function for script in scripts.HOT}
 
 
 @pytest.mark.parametrize(
