@@ -16,13 +16,15 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from flowq.errors import UsageError
+from flowq.importing import refuse_while_importing
 
 GUARD = 'if __name__ == "__main__":'
 
@@ -56,8 +58,9 @@ def refuse_unguarded(calls: Iterable[str]) -> None:
     """Refuse to submit calls where each worker that imports the script would submit them again.
 
     Errors: UsageError, if any of them is of a function of the script, and the script is executing
-    what does not stand below `if __name__ == "__main__":`.
+    what does not stand below `if __name__ == "__main__":`; also in a worker that imports modules.
     """
+    refuse_while_importing()  # first, because a check of the calls would wait for that import
     main = sys.modules["__main__"]
     name = _name_of(main)
     if name == "__main__" or sys.modules.get(name) is not main:
@@ -120,25 +123,54 @@ def _find_file(name: str) -> str | None:
 
 
 def _running_line(main: ModuleType) -> int:
-    """Return the line that the script is executing at its top level; 0 in a thread or greenlet."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
-            return frame.f_lineno
-        frame = frame.f_back
+    """Return the line that the script is executing at its top level.
+
+    For a thread, the line at which the main thread is. Returns 0 if there is none, because the
+    script is at its end, or waits in another greenlet: then `flowq.importing` alone protects.
+    """
+    frames = sys._current_frames()
+    for innermost in (inspect.currentframe(), frames.get(threading.main_thread().ident or 0)):
+        frame = innermost
+        while frame is not None:
+            if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
+                return frame.f_lineno
+            frame = frame.f_back
     return 0
 
 
 @lru_cache(maxsize=1)
 def _guarded_lines(main: ModuleType) -> list[range]:
-    """Return the lines below each `if __name__ == …:`; all lines if they are not known."""
+    """Return the lines that are executed only in the script that was started.
+
+    All lines if they are not known.
+    """
     try:
         tree = ast.parse(Path(str(main.__file__)).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return [range(1, sys.maxsize)]
-    guards = [node for node in tree.body if isinstance(node, ast.If) and _asks_name(node.test)]
-    return [range(each.body[0].lineno, (each.body[-1].end_lineno or 0) + 1) for each in guards]
+    blocks = [block for node in ast.walk(tree) for block in _find_guarded(node)]
+    return [range(each[0].lineno, (each[-1].end_lineno or 0) + 1) for each in blocks]
 
 
-def _asks_name(test: ast.expr) -> bool:
-    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
+def _find_guarded(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    if isinstance(node, ast.If):
+        if _is_main_if(node.test, outcome=True):
+            yield node.body
+        if node.orelse and _is_main_if(node.test, outcome=False):
+            yield node.orelse
+
+
+def _is_main_if(test: ast.expr, *, outcome: bool) -> bool:
+    """Whether a test with this outcome implies that `__name__` is `"__main__"`."""
+    match test:
+        case ast.UnaryOp(op=ast.Not()):
+            return _is_main_if(test.operand, outcome=not outcome)
+        case ast.BoolOp():
+            decides = isinstance(test.op, ast.And) is outcome  # all parts have the outcome
+            return decides and any(_is_main_if(each, outcome=outcome) for each in test.values)
+        case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq() as operator], comparators=[right]):
+            compared = {getattr(each, "id", getattr(each, "value", None)) for each in (left, right)}
+            are_both = any(isinstance(each, ast.Name) for each in (left, right))
+            is_guard = are_both and compared == {"__name__", "__main__"}
+            return is_guard and isinstance(operator, ast.Eq) is outcome
+    return False

@@ -36,6 +36,7 @@ from flowq.errors import (
     UsageError,
     WrongState,
 )
+from flowq.importing import refuse_while_importing
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import describe, is_passing, read_clock, refuse_unusable
 from flowq.runtime.enqueueing import (
@@ -422,6 +423,7 @@ def _refer(given: Any, options: dict[str, Any]) -> Any:
 
     The same is done for the callbacks among the options. Errors: UsageError.
     """
+    refuse_while_importing()
     _refuse_no_function(given)
     for name in CALLBACKS:
         given_function = getattr(options.get(name), "func", options.get(name))

@@ -25,6 +25,7 @@ from flowq import texts
 from flowq.allowed import restriction
 from flowq.callables import find_callable, find_method
 from flowq.errors import NotAllowed
+from flowq.importing import importing
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -63,6 +64,11 @@ class PolicyRetry(Retry):
 def make_retry(times: int, pauses_s: Sequence[float], policy: str = "") -> Retry | None:
     """Return RQ's object for so many retries with these pauses; None for no retry."""
     return PolicyRetry(times, pauses_s, policy) if times > 0 else None
+
+
+def _import_callable(name: Any) -> Any:
+    with importing():
+        return find_callable(name)
 
 
 class JobBase(RQJob):
@@ -111,21 +117,21 @@ class JobBase(RQJob):
     def success_callback(self) -> Any:
         """The callback, looked up like a job's function; None if there is none."""
         if self._success_callback is UNEVALUATED and self._success_callback_name:
-            self._success_callback = find_callable(self._success_callback_name)
+            self._success_callback = _import_callable(self._success_callback_name)
         return super().success_callback
 
     @property
     def failure_callback(self) -> Any:
         """The callback, looked up like a job's function; None if there is none."""
         if self._failure_callback is UNEVALUATED and self._failure_callback_name:
-            self._failure_callback = find_callable(self._failure_callback_name)
+            self._failure_callback = _import_callable(self._failure_callback_name)
         return super().failure_callback
 
     @property
     def stopped_callback(self) -> Any:
         """The callback, looked up like a job's function; None if there is none."""
         if self._stopped_callback is UNEVALUATED and self._stopped_callback_name:
-            self._stopped_callback = find_callable(self._stopped_callback_name)
+            self._stopped_callback = _import_callable(self._stopped_callback_name)
         return super().stopped_callback
 
     @property
@@ -169,12 +175,12 @@ class JobBase(RQJob):
         if not name or self._instance:
             return find_method(self._instance, name) if is_restricted and name else super().func
         if is_restricted:
-            return find_callable(name)
+            return _import_callable(name)
         module, _, attribute = name.rpartition(".")
         try:  # for an imported module, four times as fast as `find_callable`
             return getattr(sys.modules[module], attribute)
         except (KeyError, AttributeError):
-            return find_callable(name)
+            return _import_callable(name)
 
     def _execute(self) -> Any:
         self.note_start()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import NotFound, RunNotFound, WrongState
+from flowq.importing import refuse_while_importing
 from flowq.pauses import read_polls
 from flowq.reports import read_progress
 from flowq.runtime import keys, scripts
@@ -99,6 +100,7 @@ def submit(
     """
     from flowq.runtime.planned import add_planned, batches  # noqa: PLC0415 - readers add no jobs
 
+    refuse_while_importing()
     run_id = plan.run_id
     is_committing = False
     if budget_bytes is None:

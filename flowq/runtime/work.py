@@ -35,6 +35,7 @@ from flowq.expressions import (
     one_budget,
     write,
 )
+from flowq.importing import importing
 from flowq.pauses import POLLED, SLEEPING
 from flowq.plan import Expansion, Nested
 from flowq.runtime import progress, scripts, shell, variables
@@ -131,7 +132,8 @@ class _Execution:
             return self._run_command()
         if "sleep" in work:
             return self._sleep(parse_pause(self._value(work["sleep"])))
-        function = self.job.stand_in or find_callable(work["call"])
+        with importing():
+            function = self.job.stand_in or find_callable(work["call"])
         with masked_output(self.mask):
             return run_to_end(function(**arguments))
 
@@ -358,7 +360,8 @@ class _Execution:
     ) -> Any:
         references = find_references(template)
         ids = self.work.get("result_of", {})
-        jobs = self._ask(lambda: read_jobs(references, ids, self.job.connection))
+        with importing():  # for objects in results
+            jobs = self._ask(lambda: read_jobs(references, ids, self.job.connection))
         scope = dict(self.scope)
         if "ended" in references.roots:
             scope["ended"] = self._ended

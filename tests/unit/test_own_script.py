@@ -153,7 +153,7 @@ def test_what_is_defined_below_the_guard_is_refused(run: Run) -> None:
         main.a.enqueue()
 
 
-def test_in_a_thread_a_script_needs_a_guard_somewhere(run: Run) -> None:
+def test_in_a_thread_after_its_end_a_script_needs_a_guard_somewhere(run: Run) -> None:
     run(DECLARED + GUARDED)
     own_script.refuse_unguarded(["pipeline:b"])
     run(DECLARED)
@@ -175,3 +175,54 @@ def test_objects_of_its_classes_and_its_objects_are_refused_as_arguments(
         assert queue.enqueue(main.b, ["__main__", "Bread"]).args == (["__main__", "Bread"],)
 
     run(DECLARED + GUARDED, act=act)
+
+
+THREADED = """
+def submit_in_thread():
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("begin", ["act()", "submit_in_thread()"])
+@pytest.mark.parametrize(
+    ("text", "is_accepted"),
+    [
+        ("if __name__ == '__main__':\n    BEGIN", True),
+        ("if '__main__' == __name__: BEGIN", True),
+        ("if __name__ != '__main__':\n    pass\nelse:\n    BEGIN", True),
+        ("if not __name__ == '__main__':\n    pass\nelse:\n    BEGIN", True),
+        ("if __name__ == '__main__' and flow:\n    BEGIN", True),
+        ("if __name__ != '__main__' or not flow:\n    pass\nelse:\n    BEGIN", True),
+        ("if not flow: pass\nelif __name__ == '__main__':\n    BEGIN", True),
+        ("try:\n    if __name__ == '__main__':\n        BEGIN\nfinally: pass", True),
+        ("BEGIN\nif __name__ == '__main__':\n    pass", False),
+        ("if __name__ == '__main__':\n    pass\nBEGIN", False),
+        ("if __name__ == 'other':\n    pass\nelse:\n    BEGIN", False),
+        ("if __name__ == '__main__' or flow:\n    BEGIN", False),
+        ("if not (__name__ == '__main__' and not flow):\n    BEGIN", False),
+        ("if __name__ != 'imported':\n    BEGIN", False),
+        ("if __name__:\n    BEGIN", False),
+        ("if flow != '__main__':\n    BEGIN", False),
+    ],
+)
+def test_what_only_the_started_script_executes_is_guarded_also_in_a_thread(
+    run: Run, text: str, is_accepted: bool, begin: str
+) -> None:
+    said: list[str] = []
+
+    def act() -> None:
+        try:
+            own_script.refuse_unguarded(["pipeline:b"])
+            said.append("accepted")
+        except flowq.UsageError as error:
+            said.append(str(error))
+
+    run(
+        f"import threading\n{DECLARED}{THREADED}flow.spec()\n{text.replace('BEGIN', begin)}",
+        act=act,
+    )
+    assert len(said) == 1
+    assert (said[0] == "accepted") is is_accepted
+    assert is_accepted or "would execute this (line " in said[0]

@@ -51,6 +51,46 @@ def count(): add("counted", ".")
 add("importers", f"{os.getpid()}\\n")
 """
 
+ENDLESS = """
+import os, threading, flowq
+from pathlib import Path
+
+flow = flowq.Workflow("endless")
+leaves = threading.Event()
+attempts = []
+
+@flow.job
+def a():
+    leaves.set()
+    threads[1].join()
+    enqueue("time.time")  # a job may
+    return attempts
+
+def enqueue(what):
+    from flowq.runtime.queue import get_queue
+    get_queue("later", flowq.connect(os.environ["URL_OF_TEST"])).enqueue(what)
+
+def attempt(do, *arguments):
+    try:
+        do(*arguments)
+    except flowq.UsageError as error:
+        attempts.append(str(error))
+        return error
+
+def attempt_all(waits=None):
+    if waits: waits.wait(20)
+    attempt(enqueue, "endless.a")
+    attempt(enqueue, "time.time")
+    return attempt(lambda: flowq.submit(flow, connection=os.environ["URL_OF_TEST"]))
+
+calls = [dict(target=attempt_all, args=[each], daemon=True) for each in (None, leaves)]
+threads = [threading.Thread(**call) for call in calls]
+for thread in threads: thread.start()
+threads[0].join()
+if os.environ.get("RAISES"): raise attempt_all()
+"""
+"""Submits runs again when it is imported: in threads, and in the thread that imports it."""
+
 NUMPY = """
 import random
 
@@ -195,6 +235,7 @@ def test_kept_children_import_what_is_preloaded_before_their_first_job(
     [
         ("nowhere", "cannot preload nowhere: ModuleNotFoundError: No module named 'nowhere'"),
         ("broken", "cannot preload broken: ValueError: no ({folder}/broken.py:2)"),
+        ("endless", "UsageError: a worker imports this module ({folder}/endless.py, line "),
     ],
 )
 def test_a_worker_that_cannot_preload_a_module_says_why_and_ends(
@@ -204,13 +245,41 @@ def test_a_worker_that_cannot_preload_a_module_says_why_and_ends(
     module: str,
     words: str,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("URL_OF_TEST", redis_url)
+    monkeypatch.setenv("RAISES", "1")
     (tmp_path / "broken.py").write_text("import os\nraise ValueError('no')\n")
+    (tmp_path / "endless.py").write_text(ENDLESS)
     options = ["--url", redis_url, "--mode", mode, "--path", str(tmp_path), "-c", "2", "--quiet"]
     assert run_command([*options, "--preload", module]) == 2
     error = capfd.readouterr().err
     assert words.format(folder=tmp_path) in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("mode", ["fork", "warm"])
+def test_a_module_that_submits_again_when_a_worker_imports_it_is_refused(
+    queue: Queue,
+    start_worker: Callable[..., Any],
+    redis_url: str,
+    tmp_path: Path,
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In whichever thread, also in one that outlives the import; but its jobs may enqueue."""
+    monkeypatch.setenv("URL_OF_TEST", redis_url)
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    job = queue.enqueue("endless.a")
+    worker = start_worker(mode=mode, paths=[str(tmp_path)], burst=True, max_jobs=5)
+    assert worker.wait() == 0
+    said: Any = job.return_value()
+    assert len(said) == 6
+    assert all("under `if __name__" in each for each in said), said
+    assert sum(f"({tmp_path / 'endless.py'}, line " in each for each in said) == 3
+    assert (queue.count, queue.finished_job_registry.count) == (0, 1)
+    assert Queue("later", connection=queue.connection).count == 1
+    assert client.list_runs(queue.connection) == []
 
 
 # Changed files -----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from rq.utils import import_attribute
 
 from flowq.allowed import restriction
 from flowq.errors import NotAllowed
+from flowq.importing import importing
 from flowq.reports import Progress, write_progress
 from flowq.runtime.admission import check_job
 from flowq.runtime.job import PERFORM, Job
@@ -125,7 +126,8 @@ class Executor:
 
         Otherwise do the same without the parts that have no effect here.
         """
-        load_s = self._load(job)
+        with importing():  # also what unpickles the arguments
+            load_s = self._load(job)
         if API in sys.modules:  # after `_load`, because the module may set up OpenTelemetry
             self._spans.begin(job, task)
         try:

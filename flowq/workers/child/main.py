@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 
 from rq.utils import import_attribute
 
+from flowq.importing import importing
 from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
 from flowq.workers import logs
@@ -156,7 +157,8 @@ def preload(outbox: Outbox, modules: Sequence[str]) -> None:
     """Import modules before the first job; report those that fail, and go on without them."""
     for name in modules:
         try:
-            import_module(name)
+            with importing():
+                import_module(name)
         except BaseException as error:  # noqa: BLE001 - a user's module may raise anything
             with suppress(OSError):  # the supervisor may be gone already
                 outbox.send("unfit", f"cannot preload {name}: {_explain(error)}")
