@@ -229,8 +229,8 @@ class Local:
         now = time.monotonic()
         self._restarted_at = [at for at in self._restarted_at if now - at < STARTS_WITHIN_S]
         if len(self._restarted_at) >= MAX_STARTS - 1:
-            last = (self.logs / WORKER_LOG).read_text("utf-8", "replace").strip().splitlines()[-1:]
-            self._failure = "; ".join([f"the workers of flowq.local keep ending ({how})", *last])
+            said = f"the workers of flowq.local keep ending ({how})"
+            self._failure = "; ".join([said, *self._read_last_line()])
             log.error("%s", self._failure)
             return
         log.warning("the worker of flowq.local has ended (%s); starting another one", how)
@@ -242,6 +242,14 @@ class Local:
             self._failure = f"the worker of flowq.local has ended ({how}); none starts: {error}"
             self._own_workers().append(worker)
             log.error("%s", self._failure)
+
+    def _read_last_line(self) -> list[str]:
+        """Return the last line of worker.log; nothing if there is none, or it cannot be read."""
+        try:
+            said = (self.logs / WORKER_LOG).read_text("utf-8", "replace")
+        except OSError as error:
+            return [f"worker.log cannot be read: {error}"]
+        return said.strip().splitlines()[-1:]
 
     def _advise(self, connection: Redis, queues: Sequence[str]) -> str:
         """Return what to do for queues of its server on which no worker listens.

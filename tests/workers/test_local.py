@@ -145,6 +145,9 @@ def test_workers_that_keep_ending_are_given_up_with_what_they_said(
         with pytest.raises(flowq.RunNotEnded, match=said):
             run.wait(0)
         assert len(place._restarted_at) == local_server.MAX_STARTS - 1
+        monkeypatch.setattr("flowq.local_server.WORKER_LOG", "gone.log")
+        place._replace(place._own_workers()[-1])  # the thread that calls it must go on
+        assert "(exit code 3); worker.log cannot be read: " in place._failure
         monkeypatch.undo()
         assert api_jobs.flow.run(n=1).result("total") == 0  # another submission tries again
 
