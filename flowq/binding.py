@@ -6,13 +6,14 @@ module must remain light to import: the children that add items load no graph an
 
 from __future__ import annotations
 
+import re
 import reprlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flowq.expressions import evaluate, fill, find_references, is_live
+from flowq.expressions import evaluate, fill, find_live_texts, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
 from flowq.plan import Call, Enqueue, Nested, Sleep, Slot, Start
@@ -87,6 +88,31 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
     if bound.slots:
         bound = replace(bound, slots=_moved_slots(bound.slots, group_id, item_id))
     return bound
+
+
+def can_fail(template: Enqueue, *, has_index: bool) -> bool:
+    """Whether some items could have no job: an expression or a setting that they decide may fail.
+
+    Without `has_index`, the template counts only if none of its expressions refers to `index`.
+    """
+    does = template.does
+    parts = [
+        *(template.settings, template.env, template.cwd, template.if_),
+        template.approval and template.approval.message,
+        template.poll and template.poll.until,
+        does.kwargs if isinstance(does, Call | Start) else None,
+        does.time if isinstance(does, Sleep) else None,
+    ]
+    roots = find_references(parts).roots
+    if "index" in roots and not has_index:
+        return False
+    if template.settings:
+        return True
+    texts = (text for text in find_live_texts(parts) if not _WHOLE_ITEM.fullmatch(text))
+    return any(find_references(text).roots & {"item", "index", "matrix"} for text in texts)
+
+
+_WHOLE_ITEM = re.compile(r"\$\{\{\s*(item|index)\s*\}\}")
 
 
 def _moved(job_id: str, group_id: str, item_id: str) -> str:

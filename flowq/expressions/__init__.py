@@ -64,6 +64,7 @@ __all__ = [
     "escape",
     "evaluate",
     "fill",
+    "find_live_texts",
     "find_references",
     "is_live",
     "needs_success",
@@ -110,7 +111,7 @@ def find_references(value: Any) -> References:
     """Return the references of all expressions in a value, however deep. Never raises."""
     if isinstance(value, str) and not has_expression(value):
         return _NONE
-    texts = list(_live_texts(value))
+    texts = list(find_live_texts(value))
     # A long text is data with an escape in it, and not worth its place in the cache.
     if len(texts) == 1 and len(texts[0]) <= _CACHED_LENGTH:
         return _references_in(texts[0])
@@ -124,7 +125,7 @@ def _references_in(text: str) -> References:
 
 def is_live(value: Any) -> bool:
     """Whether a value contains an expression, however deep; escapes do not count."""
-    return any(has_live_expression(text) for text in _live_texts(value))
+    return any(has_live_expression(text) for text in find_live_texts(value))
 
 
 _Found = Reference | Problem | Expression  # an expression, if it has no references
@@ -303,7 +304,8 @@ def as_items(values: Iterable[Any], source: str) -> list[Any]:
         raise WorkflowInvalid([refused.as_problem(source)]) from None
 
 
-def _live_texts(value: Any) -> Iterator[str]:
+def find_live_texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a value that have an expression, or an escaped one, however deep."""
     waiting = [value]
     while waiting:
         part = waiting.pop()

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
-from flowq.binding import Item, bind_item
+from flowq.binding import Item, bind_item, can_fail
 from flowq.errors import RunNotFound, TooManyItems, UsageError, WorkflowInvalid, WrongState
 from flowq.expressions import (
     UNITS_OF_A_JOB,
@@ -161,12 +162,16 @@ class _Addition:
     inputs: Mapping[str, Any]
     prefix: str = ""
 
-    def add(self, values: Iterable[Any]) -> None:
-        numbered = enumerate(values)
-        while part := list(islice(numbered, ITEMS_PER_CALL)):
-            with one_budget(Budget(MAX_UNITS + UNITS_OF_A_JOB * len(part))):
-                keyed = [(self._key(at, value), value) for at, value in part]
-                items = list(self._items(keyed))
+    def add(self, values: Sequence[Any]) -> None:
+        """Add items: all of them, or none if the key or a setting of one has no value.
+
+        Errors: WorkflowInvalid; TooManyItems.
+        """
+        names = self._check(values)
+        for first in range(0, len(values), ITEMS_PER_CALL):
+            part = slice(first, first + ITEMS_PER_CALL)
+            with self._budget(len(values[part])):
+                items = list(self._items(list(zip(names[part], values[part], strict=True))))
                 jobs_of_items = [
                     [self._bind(it, item) for it in self.expansion.templates] for item in items
                 ]
@@ -174,14 +179,50 @@ class _Addition:
             releases = (job for jobs in jobs_of_items for job in reversed(jobs))
             add_all(list(chain.from_iterable(jobs_of_items)), releases, self.adder)
 
+    def _budget(self, count: int) -> AbstractContextManager[Budget]:
+        return one_budget(Budget(MAX_UNITS + UNITS_OF_A_JOB * count))
+
+    def _check(self, values: Sequence[Any]) -> list[str]:
+        """Return the keys of items, after evaluating what could fail before any item has a job.
+
+        The jobs are bound again when they are added: those of a long list would be too large.
+        """
+        templates = self._templates_to_try(len(values))
+        names: list[str] = []
+        index_by_key: dict[str, int] = {}
+        for first in range(0, len(values), ITEMS_PER_CALL):
+            part = values[first : first + ITEMS_PER_CALL]
+            with self._budget(len(part)):
+                for at, value in enumerate(part, first):
+                    key = self._key(at, value)
+                    names.append(key)
+                    if key not in index_by_key:
+                        index = index_by_key[key] = len(index_by_key)
+                        for template in templates:
+                            self._settle(template, self._make_item(index, key, value))
+        max_items = self.adder.connection.hget(keys.group(self.group_id), "max_items")
+        if max_items is not None and len(index_by_key) > int(max_items):
+            raise _too_many(self.group_id, int(max_items), self.adder.connection)
+        return names
+
+    def _templates_to_try(self, count: int) -> list[Enqueue]:
+        if count <= ITEMS_PER_CALL:  # they are all bound before one of them is added
+            return []
+        has_index = not self.prefix  # else others add to the group meanwhile
+        return [each for each in self.expansion.templates if can_fail(each, has_index=has_index)]
+
+    def _settle(self, template: Enqueue, item: Item) -> Enqueue:
+        bound = bind_item(template, item, self.group_id)
+        if not bound.settings:
+            return bound
+        # Imported here: only these jobs need the readers.
+        from flowq.settings import settle_item  # noqa: PLC0415
+
+        return settle_item(bound, item.scope)
+
     def _bind(self, template: Enqueue, item: Item) -> Enqueue:
         """Return a job of an item, after evaluating its `if`: all that it refers to has ended."""
-        bound = bind_item(template, item, self.group_id)
-        if bound.settings:
-            # Imported here: only these jobs need the readers.
-            from flowq.settings import settle_item  # noqa: PLC0415
-
-            bound = settle_item(bound, item.scope)
+        bound = self._settle(template, item)
         if bound.if_ is None or bound.ended_of:  # an `if` about the run's end is evaluated later
             return bound
         return self._judge(bound, {**template.scope, **item.scope})
@@ -221,14 +262,18 @@ class _Addition:
     def _items(self, keyed: Sequence[tuple[str, Any]]) -> Iterator[Item]:
         """Yield the items that have no job yet, each once; all items if they are chains, which must
         be released."""
-        again, is_matrix = _makes_futures(self.expansion), self.expansion.is_matrix
+        again = _makes_futures(self.expansion)
         seen: set[int] = set()
         answers = _give_indexes(self.group_id, keyed, self.adder.connection)
         for (key, value), (index, exists) in zip(keyed, answers, strict=True):
             if index not in seen and (again or not exists):
                 seen.add(index)
-                label = key if self.expansion.each.key or is_matrix else str(index)
-                yield Item(index, value, label, is_matrix)
+                yield self._make_item(index, key, value)
+
+    def _make_item(self, index: int, key: str, value: Any) -> Item:
+        is_matrix = self.expansion.is_matrix
+        label = key if self.expansion.each.key or is_matrix else str(index)
+        return Item(index, value, label, is_matrix)
 
 
 def _give_indexes(
@@ -243,9 +288,13 @@ def _give_indexes(
         )
     answer = scripts.GROW.call(connection, keys.group(group_id), group_id, len(keyed), *arguments)
     if isinstance(answer[0], bytes | str):
-        name = as_text(connection.hget(keys.group(group_id), "name") or group_id)
-        raise TooManyItems(name, int(answer[1]))
+        raise _too_many(group_id, int(answer[1]), connection)
     return [(index, bool(exists)) for index, exists in zip(answer[::2], answer[1::2], strict=True)]
+
+
+def _too_many(group_id: str, max_items: int, connection: Redis) -> TooManyItems:
+    name = as_text(connection.hget(keys.group(group_id), "name") or group_id)
+    return TooManyItems(name, max_items)
 
 
 def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from flowq.binding import bind_item
 from flowq.runtime import groups, keys, maintenance, retry
 from flowq.runtime.job import get_job
 from tests.runtime.language import RUN, Runs, each, job
@@ -253,3 +254,49 @@ def test_a_long_list_is_not_cut_off_by_the_time_that_one_job_may_take(
     assert connection.hget(f"rq:job:{RUN}-many", "timeout") == b"3600"
     work()
     assert connection.hget(f"rq:job:{RUN}-many--0", "timeout") == b"180"
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "says"),
+    [
+        ({}, {"settings": {"retries.max": "${{ 2 - item }}"}}, "FQ242 retries.max of job a[3]"),
+        ({"key": "12 // (3 - item)"}, {}, "FQ305"),
+        ({}, {"with_": {"value": "${{ 12 // (3 - index) }}"}}, "FQ305"),
+        ({}, {"env": {"N": "${{ 12 // (3 - item) }}"}}, "FQ305"),
+        ({}, {"if_": "12 // (3 - item)"}, "FQ305"),
+        ({"max_items": 3}, {}, "more than 3 items"),
+    ],
+)
+def test_no_item_is_added_if_a_later_one_cannot_be(
+    options: Any,
+    more: Any,
+    says: str,
+    run: Runs,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(groups, "ITEMS_PER_CALL", 2)
+    more = {"with_": {"value": "${{ item }}"}} | more
+    run.submit(
+        job("found", "give", with_={"value": [0, 1, 2, 3, 4]}),
+        job("a", "give", for_each=each("${{ jobs.found.result }}", **options), **more),
+    )
+    work()
+    assert run.states == {"found": "finished", "a(list)": "failed"}
+    assert says in run.error("a")
+
+
+def test_a_template_is_tried_before_only_if_an_item_could_have_no_job(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "ITEMS_PER_CALL", 2)
+    bound: list[int] = []
+
+    def bind_and_note(template: Any, item: Any, group_id: str) -> Any:
+        bound.append(item.index)
+        return bind_item(template, item, group_id)
+
+    monkeypatch.setattr(groups, "bind_item", bind_and_note)
+    run.submit(job("a", "give", for_each=each([0, 1, 2]), with_={"value": "${{ item }}"}))
+    work()
+    assert (run.state, bound) == ("succeeded", [0, 1, 2])

@@ -75,6 +75,18 @@ def test_a_list_that_is_too_long_is_refused_as_a_whole(run: Runs, work: Work) ->
     assert "more than 2 items" in run.error("items")
 
 
+def test_no_item_that_was_found_is_added_if_a_later_one_cannot_be(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "ITEMS_PER_CALL", 2)
+    found = "item and [] or [1, 2, 3, 4]"
+    value = {"value": "${{ 12 // (4 - item) }}"}
+    run.submit(job("a", "give", for_each=each([0], more=found), with_=value))
+    work()
+    assert run.states == {"a(list)": "finished", "a[0]": "failed"}
+    assert "FQ305" in run.error("a--0")
+
+
 def test_an_item_that_dies_after_adding_doubles_nothing(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, connection: Redis
 ) -> None:
