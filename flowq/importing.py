@@ -55,7 +55,11 @@ def refuse_while_importing() -> None:
         if current is importer or current not in before:
             raise UsageError(_explain(_find_line(importer)))
     if current in _started:
-        raise UsageError(_explain(""))
+        raise UsageError(
+            f"the thread {current.name} was started when a worker imported a module of jobs, so "
+            "what it enqueues or submits may be done again by each worker: start it under "
+            '`if __name__ == "__main__":`, or in the function of a job'
+        )
 
 
 def _explain(at: str) -> str:

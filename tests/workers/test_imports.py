@@ -276,6 +276,7 @@ def test_a_module_that_submits_again_when_a_worker_imports_it_is_refused(
     said: Any = job.return_value()
     assert len(said) == 6
     assert all("under `if __name__" in each for each in said), said
+    assert sum("or in the function of a job" in each for each in said) == 3
     assert sum(f"({tmp_path / 'endless.py'}, line " in each for each in said) == 3
     assert (queue.count, queue.finished_job_registry.count) == (0, 1)
     assert Queue("later", connection=queue.connection).count == 1
