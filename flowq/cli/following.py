@@ -23,7 +23,7 @@ from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
 from flowq.cli.job_output import Tail, read_last_lines
 from flowq.cli.own_workers import OwnWorkers
-from flowq.cli.place import Place, opened, tell_abandoned
+from flowq.cli.place import Place, opened, tell_abandoned, tell_unattended
 from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, Stream
 from flowq.client import Run
 from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable, WrongState
@@ -217,7 +217,7 @@ class UnattendedQueues:
         if queues and self._run.record().queue in queues:
             self._look_for_own(display)
         elif queues:
-            display.note(self._sentence(queues))
+            display.note(tell_unattended(queues, self._place))
 
     def _look_for_own(self, display: Display) -> None:
         """Check a run that needs workers of its own: they are missing, gone, or just starting."""
@@ -227,12 +227,6 @@ class UnattendedQueues:
         hold = self._run.find_hold()
         if hold is None or hold.kind != "held":
             display.note(tell_abandoned(self._run, self._place))
-
-    def _sentence(self, queues: Sequence[str]) -> str:
-        names = ", ".join(queues)
-        jobs = f"jobs wait on the queue{'s' if len(queues) > 1 else ''} {names}"
-        start = self._place.hint("worker", *queues)
-        return f"no worker listens: {jobs}; start one with: {start}"
 
 
 class Held:
@@ -584,14 +578,14 @@ def answer_run(
             start = place.hint("release", run.run_id)
             terminal.note(f"flowq: {hold.text}; start it with: {start}")
             return 0
-        if not _is_alone(run, place, run_options):
+        if not is_alone(run, place, run_options):
             if not run_options.is_quiet and not run.status().is_ended:
                 terminal.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
             return 0
         return follow_to_the_end(run, place, run_options, out, interrupts, since)
 
 
-def _is_alone(run: Run, place: Place, run_options: RunOptions) -> bool:
+def is_alone(run: Run, place: Place, run_options: RunOptions) -> bool:
     """Whether nobody else executes the run."""
     if run.status().is_ended:
         return False

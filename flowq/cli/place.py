@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -155,8 +155,16 @@ def opened_if_used(option: str | None, *, is_here: bool = False) -> Iterator[Pla
 
 def tell_abandoned(run: Run, place: Place) -> str:
     """Return what to say about a run on the private server whose workers are gone."""
+    if not run.record().queue:  # a scheduled run: it shares its queues with others
+        return tell_unattended(run.unattended_queues(), place)
     command = place.hint("release", run.run_id)
     return f"no worker executes the jobs of this run; resume it with: {command}"
+
+
+def tell_unattended(queues: Sequence[str], place: Place) -> str:
+    """Return what to say about jobs on queues on which no worker listens."""
+    jobs = f"jobs wait on the queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}"
+    return f"no worker listens: {jobs}; start one: {place.hint('worker', *queues)}"
 
 
 def find_abandoned(run: Run, status: RunStatus, place: Place) -> str:
@@ -195,8 +203,9 @@ def _tell_unused() -> str:
         f"; if this folder was named {old_name} before: flowq server adopt {shlex.quote(old_name)}"
     )
     return (
-        f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
-        "flowq run was called, and those below; go there, or name a server with --redis-url"
+        f"there are no runs in {Path.cwd()}: no private server was started here or above; "
+        "flowq run starts one with workers; otherwise go to the folder of the runs, or name a "
+        "server with --redis-url"
     ) + (renamed if old_name else "")
 
 

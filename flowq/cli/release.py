@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from flowq import client
 from flowq.cli import options, terminal
-from flowq.cli.following import RunOptions, answer_run, with_run_options
+from flowq.cli.following import RunOptions, answer_run, is_alone, with_run_options
 from flowq.cli.place import Place, opened
 from flowq.client import FoundJob, Run
 from flowq.errors import RunNotFound
@@ -45,8 +47,11 @@ def command(
                 _release_job(found, place)
                 return 0
             run, job = client.get_run(found.run_id, place.connection), found.name
-        name = job
-        return answer_run(run, place, run_options, out, lambda run: _tell(run, name, place))
+        if job is not None:
+            tell = partial(_approve, name=job, place=place)
+        else:
+            tell = partial(_release, place=place, run_options=run_options)
+        return answer_run(run, place, run_options, out, tell)
 
 
 def _release_job(job: FoundJob, place: Place) -> None:
@@ -58,9 +63,14 @@ def _release_job(job: FoundJob, place: Place) -> None:
         terminal.note(f"flowq: no worker listens on the queue {job.queue}; start one with: {start}")
 
 
-def _tell(run: Run, name: str | None, place: Place) -> str:
-    if name is None:
-        return f"run {run.run_id} {'is' if run.release() else 'was already'} released"
+def _release(run: Run, place: Place, run_options: RunOptions) -> str:
+    if run.release():
+        return f"run {run.run_id} is released"
+    told = f"run {run.run_id} was already released"
+    return f"{told}; executing it here" if is_alone(run, place, run_options) else told
+
+
+def _approve(run: Run, name: str, place: Place) -> str:
     instead = place.hint("approve", run.run_id, name)
     terminal.note(f"flowq: `release` of a job ends with 1.0; write: {instead}")
     is_news = run.approve(name)

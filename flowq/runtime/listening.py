@@ -66,14 +66,25 @@ def list_queues(connection: Redis) -> list[str]:
 
 
 def count_left_alone(connection: Redis) -> dict[str, int]:
-    """Return the number of queued jobs on each queue on which no worker listens, by name."""
+    """Return the number of queued jobs of no run on each queue without a worker, by name."""
     shared = list_queues(connection)
     with connection.pipeline(transaction=False) as pipeline:
         for name in shared:
             pipeline.llen(keys.queue(name))
         counts = dict(zip(shared, pipeline.execute(), strict=True))
     waiting = [name for name, count in counts.items() if count]
-    return {name: counts[name] for name in find_unattended(waiting, connection)}
+    alone = {name: _count_alone(name, connection) for name in find_unattended(waiting, connection)}
+    return {name: count for name, count in alone.items() if count}
+
+
+def _count_alone(queue: str, connection: Redis) -> int:
+    """Return how many jobs on a queue belong to no run; those of scheduled runs are there too."""
+    ids = map(as_text, connection.lrange(keys.queue(queue), 0, -1))
+
+    def ask(pipe: Pipeline, job_id: str) -> None:
+        pipe.hexists(keys.job(job_id), "flowq_run")
+
+    return sum(not is_of_run for _, (is_of_run,) in read_each(ids, connection, ask))
 
 
 def find_served(connection: Redis) -> set[str]:

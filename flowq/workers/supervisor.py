@@ -42,6 +42,12 @@ NAMED = 20
 LAST_ANSWER_S = 2.0
 """How long an ending worker waits for the answer to its last turn."""
 
+STOPS = (
+    "stopping when the running jobs have ended; Ctrl-C or SIGTERM again puts them back",
+    "stopping now: the running jobs go back to their queues",
+)
+"""What the log says about the first and the second request to stop, while jobs are running."""
+
 UNREACHABLE = (RedisError, OSError)
 
 log = logging.getLogger("rq.worker")
@@ -99,6 +105,7 @@ class Supervisor:
         self._is_stopping = False
         self._is_forced = False
         self._has_noted_stop = False
+        self._told_stops = 0
         self._idle_since = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = self._offline_since = self._last_try_since = 0.0
@@ -134,8 +141,16 @@ class Supervisor:
         try:
             while not self._has_reason_to_end():
                 self._round()
+                self._tell_stops()
         finally:
             self._end()
+
+    def _tell_stops(self) -> None:
+        """Log what `stop` has begun; it cannot: a signal may interrupt the writing of a record."""
+        stops, is_busy = self._is_stopping + self._is_forced, self.pool.is_busy
+        if stops > self._told_stops:
+            log.info("%s", STOPS[stops - 1] if is_busy else "stopping")
+        self._told_stops = stops
 
     def _has_reason_to_end(self) -> bool:
         if self._is_forced or self._has_waited_in_vain():
@@ -285,6 +300,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Put unfinished jobs back and unregister. Other workers recover the jobs that stay."""
+        self._tell_stops()
         while self.turns.is_under_way and (
             self.turns.is_answered or self._waiter.wait([self.redis_side.socket], LAST_ANSWER_S)
         ):

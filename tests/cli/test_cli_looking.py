@@ -86,6 +86,7 @@ def test_where_nothing_ever_ran_there_is_nothing_to_do_which_is_no_mistake(
     done = call(*words.split())
     assert (done.code, done.out) == (0, out)
     assert done.err.startswith(f"flowq: there are no runs in {folder}: ")
+    assert "flowq run starts one with workers; " in done.err
     assert "--redis-url" in done.err
     assert not find(folder).path.exists()
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowq.client import Run, list_runs, submit
+from flowq.client import Run, count_left_alone, list_runs, submit
 from flowq.compiling import compile_plan, load
 from flowq.runtime.queue import Queue
-from tests.cli.commands import Flowq
+from tests.cli.commands import Flowq, Said
 from tests.cli.own_runs import OwnRuns, find_supervisors
 
 GATED = """
@@ -241,3 +241,21 @@ def test_a_run_that_shared_its_queues_gets_its_own_when_it_is_released_or_retrie
     retried.communicate(timeout=60)
     assert run.status().state == "succeeded"
     assert other.get_status() == "queued"
+
+
+def test_a_scheduled_run_without_workers_has_one_remedy_and_is_not_outside_of_runs(
+    flowq: Flowq, folder: Path, own_runs: OwnRuns, call: Callable[..., Said]
+) -> None:
+    (folder / "daily.yaml").write_text("schedule: '30 2 * * *'\njobs: {one: {call: 'tasks:f'}}\n")
+    submitted = call("backfill", "daily.yaml", "--from", "2026-09-01", "--to", "2026-09-01").out
+    run = Run(submitted.split()[1], own_runs.connection)
+    remedy = "start one: flowq worker default\n"
+    for word in ("status", "show", "explain"):
+        said = call(word, run.run_id).out
+        assert (remedy in said, "flowq release" in said) == (True, False), said
+    assert count_left_alone(own_runs.connection) == {}
+    Queue(connection=own_runs.connection).enqueue("time.time")
+    assert count_left_alone(own_runs.connection) == {"default": 1}
+    released = flowq("release", run.run_id)
+    assert f"run {run.run_id} was already released; executing it here\n" in released.stderr
+    assert (released.returncode, run.results()) == (0, {"one": "first"})

@@ -323,6 +323,13 @@ def end_server_and_worker(folder: str, ended: str) -> None:
     Path(ended).touch()
 
 
+def interrupt_worker(times: int) -> None:
+    """Press Ctrl-C that often, for the worker alone, and take a little longer."""
+    for _ in range(times):
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(0.4)  # one that follows at once is the first one again
+
+
 def work_a_little() -> None:
     """Take some milliseconds, and say that this job has run."""
     time.sleep(0.005)

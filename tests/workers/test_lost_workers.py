@@ -31,6 +31,7 @@ from flowq.workers.launch import has_run_ended
 from flowq.workers.messages import Settings
 from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
+from flowq.workers.supervisor import STOPS
 from flowq.workers.worker import heal
 from tests.runtime.server_processes import is_alive
 from tests.workers.forked_workers import ForkedWorker
@@ -285,6 +286,17 @@ def test_a_second_signal_puts_the_running_job_back(
     wait_until(lambda: not is_alive(pid))
     assert not held(queue.connection)
     assert queue.connection.hget(job.key, "flowq_crashes") is None
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_log_says_what_a_signal_begins(
+    queue: Queue, caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    job = queue.enqueue(worker_jobs.interrupt_worker, times)
+    with caplog.at_level("INFO", "rq.worker"):
+        Worker(["default"], connection=queue.connection, mode="warm").work()
+    assert [said for said in caplog.messages if "stopping" in said] == list(STOPS[:times])
+    assert job.get_status() is (JobStatus.FINISHED if times == 1 else JobStatus.QUEUED)
 
 
 @pytest.mark.parametrize("names", [["default"], ["high", "default", "low"]])
