@@ -354,9 +354,11 @@ def find_range(workflow: Workflow, begin: str, end: str, now: datetime) -> list[
     each = []
     for path, schedule in find_schedules(workflow):
         zone = ZoneInfo(schedule.timezone)
-        since = _read_bound(begin, zone) - timedelta(seconds=1)
-        until = min(_read_bound(end, zone, is_end=True), now)
-        each.append(_of_one(Due(since, schedule, path), until))
+        first, last = _read_bound(begin, zone), _read_bound(end, zone, is_end=True)
+        if last < first:
+            raise UsageError(f"it ends before it begins: {end!r} is before {begin!r}")
+        since = first - timedelta(seconds=1)
+        each.append(_of_one(Due(since, schedule, path), min(last, now)))
     if not each:
         find_due(workflow, now, now)  # raises the error
     found = list(islice(_in_order(each), MAX_BACKFILL + 1))

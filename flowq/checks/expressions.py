@@ -57,7 +57,7 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             continue
         job, owner = graph.job_by_name[name], f"job {name}"
         found: Iterator[Problem] = chain(
-            _shared_problems(owner, references, inputs, graph, name),
+            _shared_problems(owner, references, inputs, graph, ROOTS_BY_KEY[key], name),
             _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
             _not_in_this_job(workflow, job, key, references),
         )
@@ -68,7 +68,7 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if key == "defaults" and path[1] != "cwd":
             roots = ROOTS_OF_DEFAULT_SETTINGS
         found = chain(
-            _shared_problems(owner, references, inputs, graph, ""),
+            _shared_problems(owner, references, inputs, graph, roots),
             _misplaced(owner, key, references, roots),
         )
         yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
@@ -110,24 +110,38 @@ def _is_group(job: JobSpec) -> bool:
 
 
 def _shared_problems(
-    owner: str, references: References, inputs: list[str], graph: Graph, speaker: str
+    owner: str,
+    references: References,
+    inputs: list[str],
+    graph: Graph,
+    allowed: frozenset[str],
+    speaker: str = "",
 ) -> Iterable[Problem]:
     return chain(
-        (_advise(problem, inputs, graph) for problem in references.problems),
+        (_advise(problem, inputs, graph, allowed) for problem in references.problems),
         _failing(references.constants),
         _unknown_inputs(owner, references.inputs, inputs, graph) if references.inputs else (),
         _unknown_results(graph, owner, references, speaker) if references.jobs else (),
     )
 
 
-def _advise(problem: Problem, inputs: list[str], graph: Graph) -> Problem:
+def _advise(problem: Problem, inputs: list[str], graph: Graph, allowed: frozenset[str]) -> Problem:
     """Return a problem; for the bare name of a job or an input, with a hint how to write it."""
     name = problem.excerpt.names[0] if problem.excerpt and problem.excerpt.names else ""
     if problem.code != UNKNOWN_NAME or f"unknown name {name!r}" not in problem.message:
         return problem
     if name in graph.job_by_name:
         return replace(problem, hint=f"for what the job returned, write jobs.{name}.result")
-    return replace(problem, hint=f"write inputs.{name}") if name in inputs else problem
+    if name in inputs:
+        return replace(problem, hint=f"write inputs.{name}")
+    if problem.hint.startswith(("there are ", "did you mean ")):  # of the names of this place only
+        return replace(problem, hint=did_you_mean(name, _say_roots(allowed)))
+    return problem
+
+
+def _say_roots(roots: frozenset[str]) -> list[str]:
+    """Return names as expressions have them: what `ended` stands for is a part of `run`."""
+    return sorted(roots - {"status", "ended"})
 
 
 def _failing(constants: Iterable[str]) -> Iterator[Problem]:

@@ -454,8 +454,8 @@ def _finish(
 ) -> int:
     """Report how the run ended, and return the exit code.
 
-    A reader that has closed the pipe does not change the exit code. A failed write of JSON does: a
-    program asked for it, and must not believe that it is complete.
+    A reader that has closed the pipe does not change the exit code. A failed write does, unless the
+    run has failed: a program or a file must not be believed to be complete.
     """
     code = exit_code(status)
     try:
@@ -476,7 +476,7 @@ def _finish(
     if not (run_options.is_quiet and status.state == "succeeded"):
         report = retry_while_unavailable(lambda: make_report(run, status, place))
         write_summary(report, stream)
-    return code
+    return code or terminal.code_of_loss(out)
 
 
 def make_report(run: Run, status: RunStatus, place: Place) -> Report:

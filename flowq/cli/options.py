@@ -107,12 +107,15 @@ as_json: Decorator = click.option(
 )
 
 
+MAX_LINES = 1_000_000_000
+
+
 def limit(default: int | None, help_text: str) -> Decorator:
     """`-n N`: at most so many lines of a list."""
     return click.option(
         "-n",
         "--limit",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=1, max=MAX_LINES),
         default=default,
         show_default=True,
         metavar="N",

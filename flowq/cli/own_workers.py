@@ -14,7 +14,7 @@ from flowq.cli.place import Place
 from flowq.client import Run
 from flowq.errors import FlowqError, StateUnusable
 from flowq.server import private, state
-from flowq.status import RunStatus
+from flowq.status import RUN_ENDED, RunStatus
 from flowq.workers import launch, serving
 from flowq.workers.processes import reap_orphans
 
@@ -55,6 +55,8 @@ class OwnWorkers:
         """
         reap_orphans([self._process.pid])
         if status.is_ended or self._process.poll() is None:
+            return
+        if self._run.record().state in RUN_ENDED:  # the status is older: a display may be slow
             return
         ending = launch.describe_ending(self._process.returncode)
         recent = [at for at in self._started_at if time.monotonic() - at < STARTS_WITHIN_S]

@@ -139,6 +139,10 @@ def _follow(run: Run, name: str, place: Place) -> int:
 
 
 def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
+    group = None if name in status.jobs else find_declared(status, name)
+    if group is not None and group.is_group:
+        item = group.items[0].name if group.items else f"{name}[0]"
+        raise UsageError(f"{name} is a group; name one of its items, such as {item}")
     if name not in status.jobs:
         raise missing_job(run.run_id, name, status.names())
     return status.jobs[name]

@@ -46,6 +46,9 @@ class OutputLost(FlowqError):
 _nowhere: WeakSet[IO[str]] = WeakSet()
 """Streams that stand for one that was closed when the program started."""
 
+_lost: WeakSet[IO[str]] = WeakSet()
+"""Streams of displays that could not be written."""
+
 
 def repair() -> None:
     """Make the standard streams usable, whatever they are.
@@ -124,6 +127,8 @@ def note(text: str) -> None:
 class Lenient:
     """A stream for displays: the run continues if the display can no longer be written.
 
+    `code_of_loss` tells the exit code afterwards.
+
     It implements what `write`, rich and the displays need, and delegates the rest to the stream.
     """
 
@@ -145,10 +150,19 @@ class Lenient:
         except OSError as error:
             discard(self._stream)
             if not isinstance(error, BrokenPipeError):
+                _lost.add(self._stream)
                 note(f"flowq: {OutputLost(error.strerror or str(error))}; the run goes on")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def code_of_loss(stream: IO[str]) -> int:
+    """Return the exit code that a display's stream stands for: 6 if some of it was lost, else 0.
+
+    A reader that has gone is no loss.
+    """
+    return OutputLost.exit_code if stream in _lost else 0
 
 
 def discard(stream: Stream) -> None:

@@ -63,4 +63,4 @@ def command(
             terminal.write(text, result)
         if not (quiet and status.state == "succeeded"):
             following.write_summary(following.make_report(run, status, place), out)
-    return exit_code(status)
+    return exit_code(status) or terminal.code_of_loss(result)

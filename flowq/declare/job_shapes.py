@@ -26,6 +26,7 @@ from flowq.declare.retries import (
 from flowq.declare.shapes import (
     DURATION,
     EXPRESSION,
+    INTERVAL,
     MESSAGE,
     TEXT,
     TIMEOUT,
@@ -290,7 +291,7 @@ _POLL = Vocabulary(
             "until",
         ),
         "every": Key(
-            TIMEOUT,
+            INTERVAL,
             "The pause between two executions (default: 30s); no worker is occupied in it.",
             ("10s", "5m"),
             "every_s",

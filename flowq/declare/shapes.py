@@ -315,9 +315,17 @@ def read_duration(label: str, node: Node, problems: Problems) -> float | None:
 
 def read_timeout(label: str, node: Node, problems: Problems) -> float | None:
     """Read a duration that is not zero. Units: seconds."""
+    return _read_some_time(label, node, problems, "leave it out for no limit of its own")
+
+
+def read_interval(label: str, node: Node, problems: Problems) -> float | None:
+    """Read how long a pause is, which is not zero. Units: seconds."""
+    return _read_some_time(label, node, problems, "leave it out for the default")
+
+
+def _read_some_time(label: str, node: Node, problems: Problems, hint: str) -> float | None:
     seconds = read_duration(label, node, problems)
     if seconds == 0:
-        hint = "leave it out for no limit of its own"
         problems.add(BAD_DURATION, node, f"{label} must be more than zero", hint)
         return None
     return seconds
@@ -453,11 +461,11 @@ DURATION = either(
     {"type": "string", "pattern": _DURATION_TEXT},
     write=write_duration,
 )
-TIMEOUT = either(
-    read_timeout,
+_SOME_TIME = (
     {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_S},
     {"type": "string", "pattern": _DURATION_TEXT, "not": {"pattern": r"^[^1-9]*$"}},
-    write=write_duration,
 )
+TIMEOUT = either(read_timeout, *_SOME_TIME, write=write_duration)
+INTERVAL = either(read_interval, *_SOME_TIME, write=write_duration)
 DATA = Shape(read_data)
 ARGUMENTS = Shape(read_arguments, {"type": ["object", "null"]}, dict)

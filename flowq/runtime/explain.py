@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -273,9 +274,11 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
 
 
 def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator[Reason]:
+    edges = place.connection.hscan_iter(keys.edges(job_id), count=1_000)
+    outcome_by_id = {as_text(blocker): as_text(outcome) for blocker, outcome in edges}
     pending, ended_badly = [], []
-    for raw_id, raw_outcome in place.connection.hscan_iter(keys.edges(job_id), count=1_000):
-        blocker, outcome = as_text(raw_id), as_text(raw_outcome)
+    for blocker in _in_order(outcome_by_id):
+        outcome = outcome_by_id[blocker]
         if outcome.startswith("pending"):
             pending.append(blocker)
         elif not outcome.endswith("!") and outcome not in SUCCESSES:
@@ -292,6 +295,20 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
             end = f"{cancel}, then {retry}"
         text = f"{place.name(ids)} did not succeed ({how})"
         yield Reason("blockers", text, ids, f"{again}{end}")
+
+
+def _in_order(job_ids: Iterable[str]) -> list[str]:
+    """Return ids by name and number, but first one of each declaration, because few are named."""
+    ordered = sorted(job_ids, key=_split_numbers)
+    first: dict[str, str] = {}
+    for job_id in ordered:
+        first.setdefault(job_id.partition("--")[0], job_id)
+    return [*dict.fromkeys((*first.values(), *ordered))]
+
+
+def _split_numbers(job_id: str) -> list[str | int]:
+    parts = re.split("([0-9]+)", job_id)  # texts and numbers in turn
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _requeue(ended_badly: Sequence[tuple[str, str]], place: _Place) -> str:
@@ -358,7 +375,7 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")
         if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
-            holders = tuple(sorted(map(as_text, connection.sscan_iter(keys.slots(limit)))))
+            holders = tuple(_in_order(map(as_text, connection.sscan_iter(keys.slots(limit)))))
             text = f"its max_parallel is used up by {place.name(holders)}"
             yield Reason("slot", text, holders, "it starts when one of them ends")
 
@@ -513,7 +530,7 @@ def _culprits(job_id: str, job: Mapping[str, str], place: _Place) -> tuple[tuple
         if as_text(outcome) not in SUCCESSES and not as_text(outcome).endswith("!")
     }
     # The cause is rather a job that was not skipped: a skipped one only passes a failure on.
-    bad = tuple(sorted(outcomes, key=lambda blocker: outcomes[blocker] == "skipped"))
+    bad = tuple(sorted(_in_order(outcomes), key=lambda blocker: outcomes[blocker] == "skipped"))
     if not bad:
         return bad, ""
     look = place.hint_job("explain", bad[0])

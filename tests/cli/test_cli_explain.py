@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ import pytest
 from redis import Redis
 from rq.command import send_stop_job_command
 
+from flowq.cli.display import Silent
+from flowq.cli.own_workers import OwnWorkers
 from flowq.client import Run
 from flowq.workers import Worker, start
 from tests.cli.commands import Said
@@ -42,6 +47,15 @@ jobs:
   chain: {workflow: chain, continue_on_error: true}
   n: {for_each: [1, 2], run: "echo ${{ item }}"}
 """
+MANY = """
+name: many
+workflows:
+  chain: {jobs: {big: {run: exit 3}}}
+jobs:
+  work: {matrix: {n: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}, run: "echo ${{ matrix.n }}"}
+  zip: {workflow: chain}
+  last: {needs: [work, zip], run: echo 1}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +64,7 @@ def texts(folder: Path) -> None:
     (folder / "items.yaml").write_text(ITEMS)
     (folder / "long.yaml").write_text(LONG)
     (folder / "nested.yaml").write_text(NESTED)
+    (folder / "many.yaml").write_text(MANY)
 
 
 def test_jobs_are_called_by_the_names_that_displays_use(
@@ -148,3 +163,36 @@ def test_it_says_why_a_job_was_stopped(
 
 def _state(run_id: str, name: str, connection: Redis) -> str:
     return Run(run_id, connection).status().jobs[name].state
+
+
+def test_of_many_blockers_one_of_each_declaration_is_named_first(
+    call: Call, redis_url: str
+) -> None:
+    url = ("--redis-url", redis_url)
+    run_id = call("run", "many.yaml", "--detach", *url).out.strip()
+    told = call("explain", run_id, "last", *url).out
+    assert "  - it waits for work[0], zip, work[1], work[2], work[3] and 8 more\n" in told
+    ids = json.loads(call("explain", run_id, "last", "--json", *url).out)["jobs"][0]["reasons"][0]
+    items = [f"{run_id}-work--{number}" for number in range(12)]
+    assert ids["job_ids"] == [items[0], f"{run_id}-zip", *items[1:]]
+
+    group = call("show", run_id, "work", "-f", *url)
+    says = "work is a group; name one of its items, such as work[0]\n"
+    assert (group.code, group.out) == (2, "")
+    assert group.err.endswith(says)
+
+
+def test_no_workers_are_started_for_a_run_that_has_ended_since_it_was_last_shown(
+    call: Call, redis_url: str, connection: Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = ("--redis-url", redis_url)
+    run = Run(call("run", "many.yaml", "--detach", *url).out.strip(), connection)
+    workers = OwnWorkers.__new__(OwnWorkers)  # without processes of its own
+    workers._run, workers._started_at = run, []
+    workers._process = subprocess.Popen([sys.executable, "-c", ""])
+    workers._process.wait()
+    before = run.status()
+    call("cancel", run.run_id, *url)
+    assert not before.is_ended
+    workers.look(before, Silent(sys.stdout))
+    assert capfd.readouterr().err == ""

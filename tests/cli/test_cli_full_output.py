@@ -33,9 +33,9 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("file", "code", "state"), [("sandwich", 0, "succeeded"), ("burnt", 1, "failed")]
+    ("file", "code", "state"), [("sandwich", 6, "succeeded"), ("burnt", 1, "failed")]
 )
-def test_a_run_goes_on_and_its_code_tells_how_it_ended(
+def test_a_run_goes_on_and_its_code_tells_that_it_failed_or_its_output_is_lost(
     flowq: Flowq, full: int, file: str, code: int, state: str
 ) -> None:
     ended, _, err = run(flowq, "run", f"{file}.yaml", "-v", stdout=full)
@@ -45,10 +45,15 @@ def test_a_run_goes_on_and_its_code_tells_how_it_ended(
         "flowq: cannot write to standard output: No space left on device; the run goes on"
     ]
     assert "Traceback" not in err
-    assert flowq("runs").stdout.splitlines()[1].split()[2] == state
+    row = flowq("runs").stdout.splitlines()[1].split()
+    assert row[2] == state
+    for words in (("watch", row[0]), ("watch", row[0], "--json-lines")):
+        assert run(flowq, *words, stdout=full)[0] == code
 
 
 def test_json_that_is_lost_is_an_error_of_its_own(flowq: Flowq, full: int) -> None:
+    code, _, err = run(flowq, "run", "sandwich.yaml", "--json-lines", stdout=full)
+    assert (code, err.count("cannot write")) == (6, 1), err
     code, _, err = run(flowq, "run", "sandwich.yaml", "--json", stdout=full)
     assert code == 6
     run_id = flowq("runs").stdout.splitlines()[1].split()[0]
@@ -91,7 +96,7 @@ def test_a_run_whose_terminal_is_gone_goes_on(flowq: Flowq) -> None:
         code, _, err = run(flowq, "run", "sandwich.yaml", "-v", stdout=theirs)
     finally:
         os.close(theirs)
-    assert code == 0, err
+    assert code == 6, err
     assert err == "flowq: cannot write to standard output: Input/output error; the run goes on\n"
 
 

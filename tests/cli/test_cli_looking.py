@@ -356,6 +356,7 @@ def test_a_run_is_explained_by_its_jobs(call: Call, redis_url: str) -> None:
         5,
         f"flowq: there is no job cud in run {run_id}; did you mean 'cut'?\n",
     )
+    assert call("runs", "-n", "99999999999999999999", *url).code == 2
     call("cancel", run_id, *url)
     assert "the run was canceled" in call("explain", run_id, *url).out
     assert call("explain", "nope", *url).code == 5

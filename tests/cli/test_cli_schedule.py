@@ -66,9 +66,13 @@ def test_a_backfill_names_its_runs_and_submits_what_is_missing(
     assert "  input     day = '2026-02-02'\n" in shown
     listed = json.loads(call("runs", "--json", *url).out)["runs"]
     assert listed[0]["due_at"] == "2026-02-02T02:30:00.000000Z"
-    none = call("backfill", "daily.yaml", "--from", "2026-02-02", "--to", "2026-02-01", *url)
+    hour = ("--from", "2026-02-01T03:00", "--to", "2026-02-01T04:00")
+    none = call("backfill", "daily.yaml", *hour, *url)
     assert (none.code, none.out) == (0, "")
-    assert none.err == "flowq: daily was never due from 2026-02-02 to 2026-02-01\n"
+    assert none.err == "flowq: daily was never due from 2026-02-01T03:00 to 2026-02-01T04:00\n"
+    back = call("backfill", "daily.yaml", "--from", "2026-02-02", "--to", "2026-02-01", *url)
+    assert back.code == 2
+    assert "it ends before it begins: '2026-02-01' is before '2026-02-02'" in back.err
     wrong = call("backfill", "daily.yaml", "--from", "today", "--to", "2026-02-01", *url)
     assert (wrong.code, "'today' is not a date" in wrong.err) == (2, True)
 

@@ -36,6 +36,20 @@ def test_a_name_that_is_wrong_twice_in_one_expression_is_one_problem(
     assert [(p.code, p.where.column) for p in found if p.where] == [(code, 20)]
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nope", "there are index, inputs, item, matrix, result, run"),
+        ("jobb", "there are index, inputs, item, matrix, result, run"),  # jobs has no value there
+        ("resul", "did you mean 'result'?"),
+    ],
+)
+def test_only_names_that_have_a_value_there_are_proposed(name: str, hint: str) -> None:
+    text = f"jobs:\n  a: {{run: x, poll: {{until: {name}}}}}\n"
+    (found,) = find_problems(parse_workflow(text, "x.yaml"), imports=False)
+    assert (found.code, found.hint) == ("FQ302", hint)
+
+
 def test_expressions_with_one_wrong_name_are_a_problem_each() -> None:
     text = "jobs:\n  a: {run: 'echo ${{ inputs.x }} ${{ x }} ${{ x }} ${{ inputs.x }}'}\n"
     found = find_problems(parse_workflow(text, "x.yaml"), imports=False)

@@ -102,6 +102,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("approval: {inputs: [x]}"), "FQ105", "map of names"),
         (with_job("approval: {msg: x}"), "FQ103", "message"),
         (with_job("approval: {expires: 0}"), "FQ110", "more than zero"),
+        (with_job("poll: {until: result, every: 0s}"), "FQ110", "leave it out for the default"),
         (with_job("env: [A]"), "FQ105", "map of variables"),
         (with_job("env: {A: [1]}"), "FQ105", "must be text"),
         (with_job("env: {A-B: 1}"), "FQ109", "variable"),
