@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -14,6 +15,31 @@ Leg = dict[str, Any]
 
 MAX_COMBINATIONS = 10_000
 """Jobs of one matrix; a longer list is a `for_each`."""
+
+
+MANY_COMBINATIONS = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
+
+MAX_COMPARISONS = 2_000_000
+"""Combinations times the keys of `include` and `exclude`: each of these may fit each of those."""
+
+
+def explain_excess(
+    axes: Mapping[str, Any], entries: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, str] | None:
+    """Return what is too large about a matrix, with a hint, before its combinations are made.
+
+    Shape: `entries` are those of `include` and `exclude`; axes that are not known do not count.
+    """
+    count = math.prod(len(values) for values in axes.values() if isinstance(values, list | tuple))
+    if count > MAX_COMBINATIONS:
+        return f"has {count:,} combinations", MANY_COMBINATIONS
+    if len(entries) > MAX_COMBINATIONS:
+        return f"has {len(entries):,} entries in `include` and `exclude`", MANY_COMBINATIONS
+    comparisons = count * sum(map(len, entries)) if axes else 0
+    if comparisons > MAX_COMPARISONS:
+        told = f"has {count:,} combinations and {len(entries):,} entries in `include` and `exclude`"
+        return f"{told}, which are {comparisons:,} comparisons", f"at most {MAX_COMPARISONS:,}"
+    return None
 
 
 def is_open(matrix: Matrix) -> bool:

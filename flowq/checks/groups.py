@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flowq.errors import Problem, Where, WorkflowInvalid
 from flowq.expressions import as_source, as_template, evaluate, find_references, needs_success
@@ -11,7 +10,7 @@ from flowq.expressions.places import ROOTS_BY_KEY
 from flowq.expressions.plain import describe
 from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
-from flowq.matrix import MAX_COMBINATIONS
+from flowq.matrix import MANY_COMBINATIONS, MAX_COMBINATIONS, explain_excess
 from flowq.nearest import did_you_mean
 from flowq.problems import (
     BAD_MATRIX,
@@ -57,18 +56,26 @@ def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]
         elif isinstance(values, list | tuple) and (twice := _find_twice(values)) is not None:
             message = f"{name} in the matrix of job {job.name} has {twice!r} twice"
             yield Problem(BAD_MATRIX, message, place, "each combination is a job of its own")
-    yield from check_combinations(job.name, matrix.axes, where)
+    yield from check_combinations(job.name, matrix.axes, where, (*matrix.include, *matrix.exclude))
 
 
 def check_combinations(
-    name: str, axes: Mapping[str, object], where: Where | None
+    name: str,
+    axes: Mapping[str, object],
+    where: Where | None,
+    entries: Sequence[Mapping[str, object]] = (),
 ) -> Iterator[Problem]:
-    """Yield a problem if the known axes alone have too many combinations."""
-    count = math.prod(len(values) for values in axes.values() if isinstance(values, list | tuple))
+    """Yield a problem if a matrix is too large, as far as it is known (`explain_excess`)."""
+    if excess := explain_excess(axes, entries):
+        told, hint = excess
+        yield Problem(BAD_MATRIX, f"the matrix of job {name} {told}", where, hint)
+
+
+def check_count(name: str, count: int, where: Where | None) -> Iterator[Problem]:
+    """Yield a problem if a matrix has too many combinations, with those that `include` adds."""
     if count > MAX_COMBINATIONS:
         message = f"the matrix of job {name} has {count:,} combinations"
-        hint = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
-        yield Problem(BAD_MATRIX, message, where, hint)
+        yield Problem(BAD_MATRIX, message, where, MANY_COMBINATIONS)
 
 
 def _find_twice(values: list[object] | tuple[object, ...]) -> object | None:

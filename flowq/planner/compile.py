@@ -14,7 +14,7 @@ from typing import Any
 
 from flowq.binding import describe
 from flowq.checks import in_text_order
-from flowq.checks.groups import check_combinations
+from flowq.checks.groups import check_combinations, check_count
 from flowq.commands.places import with_places
 from flowq.declare.keys import RETRIES_MAX
 from flowq.durations import write_pause
@@ -116,10 +116,16 @@ class Frame:
     @cached_property
     def _legs_by_name(self) -> dict[str, dict[str, Leg]]:
         return {
-            job.name: expand_matrix(self._filled_matrix(job, job.matrix))
+            job.name: self._expanded(job, self._filled_matrix(job, job.matrix))
             for job in self.graph
             if job.matrix is not None and not self._is_open(job)
         }
+
+    def _expanded(self, job: JobSpec, matrix: Matrix) -> dict[str, Leg]:
+        legs = expand_matrix(matrix)
+        where = self.graph.workflow.places.find("jobs", job.name, "matrix")
+        self._problems.extend(check_count(job.name, len(legs), where))
+        return legs
 
     def _filled_matrix(self, job: JobSpec, matrix: Matrix) -> Matrix:
         def known(key: str, value: Any) -> Any:
@@ -134,11 +140,12 @@ class Frame:
                 self._problems.append(Problem(BAD_MATRIX, message, where))
                 axes[name] = []
         where = self.graph.workflow.places.find("jobs", job.name, "matrix")
-        if excess := list(check_combinations(job.name, axes, where)):
+        include = tuple(known("include", matrix.include))
+        exclude = tuple(known("exclude", matrix.exclude))
+        if excess := list(check_combinations(job.name, axes, where, (*include, *exclude))):
             self._problems.extend(excess)
-            axes = {}
-        include, exclude = known("include", matrix.include), known("exclude", matrix.exclude)
-        return replace(matrix, axes=axes, include=tuple(include), exclude=tuple(exclude))
+            axes, include, exclude = {}, (), ()
+        return replace(matrix, axes=axes, include=include, exclude=exclude)
 
     def _jobs_of(self, name: str) -> list[Enqueue]:
         """Return the jobs of one declaration; a job comes after those that it blocks."""

@@ -8,7 +8,6 @@ indexes, and the indexes their ids.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,14 @@ from flowq.expressions import (
     write,
 )
 from flowq.expressions.limits import MAX_UNITS
-from flowq.matrix import MAX_COMBINATIONS, Leg, expand_matrix, name_leg
+from flowq.matrix import (
+    MANY_COMBINATIONS,
+    MAX_COMBINATIONS,
+    Leg,
+    expand_matrix,
+    explain_excess,
+    name_leg,
+)
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_clock
@@ -113,15 +119,14 @@ def _combined(parts: Any, name: str) -> list[Leg]:
     for key in ("include", "exclude"):
         if wrong := [each for each in parts[key] if not isinstance(each, Mapping)]:
             raise UsageError(f"`{key}` of {name} needs maps, and got {wrong[0]!r:.60}")
-    count = math.prod(map(len, axes.values()))
-    if count <= MAX_COMBINATIONS:
-        matrix = Matrix(axes, tuple(parts["include"]), tuple(parts["exclude"]))
-        legs = list(expand_matrix(matrix).values())
-        count = len(legs)
-    if count > MAX_COMBINATIONS:
-        most = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
-        raise UsageError(f"the matrix of {name} has {count:,} combinations: {most}")
-    return legs
+    include, exclude = tuple(parts["include"]), tuple(parts["exclude"])
+    excess = explain_excess(axes, (*include, *exclude))
+    if excess is None:
+        legs = list(expand_matrix(Matrix(axes, include, exclude)).values())
+        if len(legs) <= MAX_COMBINATIONS:
+            return legs
+        excess = f"has {len(legs):,} combinations", MANY_COMBINATIONS
+    raise UsageError(f"the matrix of {name} {excess[0]}: {excess[1]}")
 
 
 def _makes_futures(expansion: Expansion) -> bool:

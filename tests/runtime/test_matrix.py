@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from flowq.errors import WorkflowInvalid
 from flowq.matrix import expand_matrix
 from flowq.runtime.job import get_job
 from flowq.spec import Matrix
@@ -51,6 +52,25 @@ def test_include_adds_keys_where_it_fits_and_a_combination_where_it_does_not() -
 def test_include_alone_is_a_list_of_combinations() -> None:
     matrix = Matrix(include=({"os": "linux"}, {"os": "mac", "n": 1}))
     assert list(expand_matrix(matrix)) == ["linux", "mac,1"]
+
+
+def test_combinations_that_include_adds_count(run: Runs) -> None:
+    matrix = Matrix({"n": [*range(9_999)]}, include=({"n": -1}, {"n": -2}))
+    with pytest.raises(WorkflowInvalid, match="has 10,001 combinations"):
+        run.submit(job("a", "give", matrix=matrix, with_={"value": 1}))
+
+
+def test_a_matrix_that_would_take_long_to_make_is_refused_when_its_results_are_known(
+    run: Runs, work: Work
+) -> None:
+    matrix = Matrix({"n": "${{ jobs.l.result }}"}, include=({"n": -1},) * 1_000)
+    run.submit(
+        job("l", "give", with_={"value": [*range(2_001)]}),
+        job("a", "give", matrix=matrix, with_={"value": 1}),
+    )
+    work()
+    assert run.states == {"l": "finished", "a(list)": "failed"}
+    assert "which are 2,001,000 comparisons: at most 2,000,000" in run.error("a")
 
 
 def test_each_combination_runs_and_is_found_by_its_key(run: Runs, work: Work) -> None:

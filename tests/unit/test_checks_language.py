@@ -218,6 +218,8 @@ def test_a_shell_job_has_an_exit_code_and_an_error_has_two_parts() -> None:
         (Matrix({"a": []}), "FQ214"),
         (Matrix({"a": [1, 1]}), "FQ214"),
         (Matrix({"a": list(range(200)), "b": list(range(200))}), "FQ214"),
+        (Matrix({"a": list(range(5_000))}, include=({"b": 1},) * 401), "FQ214"),
+        (Matrix(include=tuple({"b": at} for at in range(10_001))), "FQ214"),
         (Matrix({"a": [1]}, exclude=({"b": 1},)), "FQ215"),
     ],
 )
