@@ -68,9 +68,11 @@ def refuse_unguarded(calls: Iterable[str]) -> None:
     if not any(call.partition(":")[0] == name for call in calls):
         return
     line, guarded = _running_line(main), _guarded_lines(main)
+    if line is None:
+        return
     if any(line in lines for lines in guarded) if line else guarded:
         return
-    file = Path(str(main.__file__)).name
+    file = Path(_file_of(main)).name
     at = f" (line {line})" if line else ""
     raise UsageError(
         f"workers import {file} to find its functions, and would execute this{at} again: put what "
@@ -81,8 +83,16 @@ def refuse_unguarded(calls: Iterable[str]) -> None:
 def _is_typed_in(function: Any) -> bool:
     """Whether a function was read from elsewhere than the script: after `python -i script.py`."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    file = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
-    return code is not None and Path(code.co_filename).name != file.name
+    name = Path(_file_of(sys.modules["__main__"])).name
+    return code is not None and Path(code.co_filename).name != name
+
+
+def _file_of(main: ModuleType) -> str:
+    """Return the file of the script; "" if it is no file."""
+    file = getattr(main, "__file__", None)
+    if file is None and sys.flags.inspect:  # Python forgets it after `python -i script.py`
+        file = sys.argv[0]
+    return str(file or "")
 
 
 def _name_of(main: ModuleType) -> str:
@@ -90,7 +100,7 @@ def _name_of(main: ModuleType) -> str:
     spec = getattr(main, "__spec__", None)  # python -m package.module
     if spec is not None and spec.name != "__main__":
         return str(spec.name)
-    return Path(getattr(main, "__file__", None) or "").stem
+    return Path(_file_of(main)).stem
 
 
 def _explain(main: ModuleType) -> tuple[str, str] | None:
@@ -103,7 +113,9 @@ def _explain(main: ModuleType) -> tuple[str, str] | None:
         return "workers would look for it in their own", move
     if getattr(main, "__spec__", None) is not None:
         return None
-    file = Path(str(main.__file__))
+    file = Path(_file_of(main))
+    if file.name == "<stdin>":
+        return "that was read from standard input", "save it as a file, as in my_script.py"
     if not name.isidentifier() or file.suffix != ".py":
         return f"no module can be called {file.name}", "rename the file, as in my_script.py"
     found = "a module of Python" if name in sys.stdlib_module_names else _find_file(name)
@@ -122,8 +134,8 @@ def _find_file(name: str) -> str | None:
     return None if spec is None else spec.origin or "a package"
 
 
-def _running_line(main: ModuleType) -> int:
-    """Return the line that the script is executing at its top level.
+def _running_line(main: ModuleType) -> int | None:
+    """Return the line that the script is executing at its top level; None for one typed after it.
 
     For a thread, the line at which the main thread is. Returns 0 if there is none, because the
     script is at its end, or waits in another greenlet: then `flowq.importing` alone protects.
@@ -133,7 +145,8 @@ def _running_line(main: ModuleType) -> int:
         frame = innermost
         while frame is not None:
             if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
-                return frame.f_lineno
+                is_typed = Path(frame.f_code.co_filename).name != Path(_file_of(main)).name
+                return None if is_typed else frame.f_lineno
             frame = frame.f_back
     return 0
 
@@ -145,7 +158,7 @@ def _guarded_lines(main: ModuleType) -> list[range]:
     All lines if they are not known.
     """
     try:
-        tree = ast.parse(Path(str(main.__file__)).read_bytes())
+        tree = ast.parse(Path(_file_of(main)).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return [range(1, sys.maxsize)]
     blocks = [block for node in ast.walk(tree) for block in _find_guarded(node)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +119,30 @@ def test_what_was_typed_in_is_refused_with_what_to_do(run: Run, connection: Redi
     with pytest.raises(flowq.UsageError, match="b was typed into a session or notebook"):
         queue.enqueue(main.b)
     assert queue.count == 0
+
+
+def test_a_script_from_standard_input_is_told_to_become_a_file(run: Run) -> None:
+    main = run(DECLARED)
+    main.__file__ = "<stdin>"
+    exec(compile("def c(): ...", "<stdin>", "exec"), vars(main))
+    reason = "c is defined in the script that was started, and that was read from standard input"
+    assert own_script.explain(main.c) == (reason, "save it as a file, as in my_script.py")
+
+
+def test_in_a_session_after_a_script_its_functions_are_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.py").write_text(DECLARED + "from flowq import own_script\n")
+    typed = (
+        "print(own_script.find_name(b), own_script.refuse_unguarded(['pipeline:b']))\n"
+        "def c(): ...\n\nprint(own_script.explain(c)[0])\n"
+    )
+    command = [sys.executable, "-i", "pipeline.py"]
+    said = subprocess.run(
+        command, input=typed, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == [
+        "pipeline None",
+        "c was typed into a session or notebook, and workers import from files",
+    ], said.stderr
 
 
 def test_a_script_whose_import_would_submit_again_is_refused_before_anything_is_enqueued(
