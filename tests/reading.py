@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from flowq.declare.yaml import read_stream
-from flowq.errors import Problem, WorkflowInvalid
+from flowq.declare.yaml import parse_workflow, read_stream
+from flowq.errors import Problem
 from flowq.spec import Workflow
 
-
-def parse_workflow(text: str, file: str) -> Workflow:
-    """Return the workflow of a text from `file`. Errors: WorkflowInvalid with all its problems."""
-    workflow, problems = parse_partly(text, file)
-    if problems:
-        raise WorkflowInvalid(problems)
-    return workflow
+__all__ = ["parse_partly", "parse_workflow"]
 
 
 def parse_partly(text: str, file: str) -> tuple[Workflow, list[Problem]]:

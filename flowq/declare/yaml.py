@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +60,17 @@ def read_partly(path: str | os.PathLike[str]) -> tuple[Workflow, list[Problem]]:
     """
     file = os.fspath(path)
     return _read_file(file, Files((file,), _read_file))
+
+
+def parse_workflow(text: str, file: str) -> Workflow:
+    """Return the workflow of a text that a program has; its problems are those of `file`.
+
+    Errors: WorkflowInvalid with all problems.
+    """
+    workflow, problems = read_stream(BytesIO(text.encode("utf-8", "surrogatepass")), file)
+    if problems:
+        raise WorkflowInvalid(problems)
+    return workflow
 
 
 def read_stream(stream: BinaryIO, file: str) -> tuple[Workflow, list[Problem]]:
