@@ -167,6 +167,12 @@ def _resolve(
     except WorkflowInvalid as invalid:
         told = (f"{p.message}; {p.hint}" if p.hint else p.message for p in invalid.problems)
         raise UsageError("; ".join(told)) from None
+    for each in declared:
+        if each.type == "str" and each.required and not each.pattern and not values[each.name]:
+            raise UsageError(
+                f"the input {each.name} is required and the given text is empty; an approval "
+                'accepts an empty text if the input declares `default: ""` or a pattern'
+            )
     size = len(json.dumps(values).encode())
     if size > MAX_VALUES:
         raise UsageError(f"the values have {size:,} bytes of JSON; at most {MAX_VALUES:,} are kept")

@@ -104,6 +104,15 @@ def test_values_for_a_job_that_asks_for_none_are_refused(
         answered.approve("plain", {"x": 1})
 
 
+def test_an_empty_text_is_refused_where_one_is_required(run: Runs, answered: Run) -> None:
+    accepted = (Input("why", "str", "", required=False), Input("code", "str", pattern="[a-z]*"))
+    asks = Approval("", None, (Input("who", "str"), *accepted))
+    run.submit(job("ask", "my_id", approval=asks))
+    with pytest.raises(UsageError, match="the input who is required and the given text is empty"):
+        answered.approve("ask", {"who": "", "why": "", "code": ""})
+    assert answered.approve("ask", {"who": "Ann", "why": "", "code": ""})
+
+
 def test_values_and_notes_are_bounded(run: Runs, answered: Run) -> None:
     data = Input("data", "json")
     run.submit(job("big", "my_id", approval=Approval("", None, (data,))))
