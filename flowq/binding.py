@@ -11,8 +11,10 @@ import reprlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
+from flowq.durations import parse_pause, write_duration
 from flowq.expressions import evaluate, fill, find_live_texts, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
@@ -200,11 +202,17 @@ _brief.maxlevel = 2
 MAX_COMMAND = 60
 
 
-def describe(job: JobSpec, filled: Mapping[str, Any]) -> str:
-    """Return what a job does, in one line."""
+def _show_pause(written: str) -> str:
+    pause = parse_pause(written)
+    return written if isinstance(pause, datetime) else str(write_duration(pause))
+
+
+def describe(job: JobSpec, filled: Mapping[str, Any], pause: str = "") -> str:
+    """Return what a job does, in one line; `pause` is how long it sleeps, as far as it is known."""
     if job.run is not None:
         first, _, rest = describe_command(job.run.command).strip().partition("\n")
         return first if len(first) <= MAX_COMMAND and not rest else f"{first[:MAX_COMMAND]}…"
     if job.sleep is not None:
-        return f"sleep {job.sleep}"
+        is_known = pause and has_expression(job.sleep) and not is_live(pause)
+        return f"sleep {_show_pause(pause) if is_known else job.sleep}"
     return describe_call(job.call or job.workflow, filled)

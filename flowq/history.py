@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from flowq.pauses import find_sleep
 from flowq.status import ENDED, PROGRESSED, REMOVED, Event, has_begun_for_nothing
 
 AttemptState = Literal[
@@ -100,7 +101,7 @@ class _History:
     """The attempts of one job; `_pending` is the one that a worker has, or had last."""
 
     __slots__ = (
-        *("_count", "_handed_at", "_held_at", "_is_open", "_queued_at", "_worker"),
+        *("_count", "_handed_at", "_held_at", "_is_open", "_queued_at", "_slept_at", "_worker"),
         "attempts",
     )
 
@@ -111,6 +112,7 @@ class _History:
         self._held_at: datetime | None = None
         self._queued_at: datetime | None = None
         self._handed_at: datetime | None = None
+        self._slept_at: datetime | None = None
         self._worker = ""
 
     def add(self, event: Event) -> None:
@@ -126,6 +128,7 @@ class _History:
             self._end(event)
         if event.state in ("queued", "returned"):
             self._queued_at, self._handed_at, self._worker = event.at, None, ""
+        self._slept_at = find_sleep(event.state, event.reason, event.at, self._slept_at)
 
     def _start(self, event: Event) -> None:
         if self._is_open:  # told again, for example because its record had run out
@@ -161,6 +164,9 @@ class _History:
         started_at, ended_at = event.began_at or attempt.started_at, event.at
         if event.began_at is not None and event.took_ms is not None:
             ended_at = event.began_at + timedelta(milliseconds=event.took_ms)
+        if self._slept_at is not None:  # that is what it did: what came later is not told
+            attempt = replace(attempt, handed_at=self._slept_at, queued_at=None)
+            started_at = self._slept_at
         self.attempts[-1] = replace(
             attempt,
             state=_state_of(event),

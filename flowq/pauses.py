@@ -48,6 +48,15 @@ def find_due(reason: str, at: datetime) -> datetime | None:
         return None
 
 
+def find_sleep(
+    state: str, reason: str, at: datetime, since: datetime | None = None
+) -> datetime | None:
+    """Return since when a job sleeps, or has slept, after an event; `since`: the same before it."""
+    if state == "scheduled" and reason.startswith(SLEEPING):
+        return since or at
+    return since if state in ("queued", "handed", "returned", "started") else None
+
+
 def read_polls(written: str) -> Polls | None:
     """Return the polls in a field of the job, which user code may have changed; None for others."""
     try:

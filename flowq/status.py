@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowq.job_table import JobTable
-from flowq.pauses import PAUSES, Polls, find_due
+from flowq.pauses import PAUSES, Polls, find_due, find_sleep
 from flowq.reports import Progress
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ class JobStatus:
     `attempts` counts the executions that began, without those that only judged its `if`;
     `deferred_at` is when the run was last told why it is held, and `due_at` when it tries again.
     `error` is the last error, one line: of a failure, or of the attempt that it tries again after.
-    `progress` is what its last attempt has reported.
+    `progress` is what its last attempt has reported, and `slept_at` when it began to sleep, which
+    is its `started_at` once it has ended.
     """
 
     name: str
@@ -224,6 +225,7 @@ class JobStatus:
     error: str = ""
     due_at: datetime | None = None
     progress: Progress | None = None
+    slept_at: datetime | None = None
 
     @property
     def declared_as(self) -> str:
@@ -566,6 +568,7 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
             attempts += not had_begun  # of what was handed over, only its end tells that it began
             if event.took_ms is not None:
                 ended_at = started_at + timedelta(milliseconds=event.took_ms)
+            started_at = job.slept_at or started_at
     elif state == "started":
         if not had_begun:  # else told again, for example because its record had run out
             attempts, started_at, ended_at, progress = attempts + 1, event.at, None, event.progress
@@ -579,9 +582,10 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
         started_at = ended_at = progress = None
         deferred_at = event.at if event.state == "deferred" else deferred_at
         queued_at = event.at if event.state == "queued" else queued_at
+    told = (job.name, job.job_id, state, event.reason, worker, attempts)
     instants = (deferred_at, queued_at, started_at, ended_at)
-    told = (state, event.reason, worker, attempts)
-    return JobStatus(job.name, job.job_id, *told, *instants, event.error, due_at, progress)
+    slept_at = find_sleep(event.state, event.reason, event.at, job.slept_at)
+    return JobStatus(*told, *instants, event.error, due_at, progress, slept_at)
 
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:

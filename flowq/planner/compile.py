@@ -340,10 +340,12 @@ class Frame:
         own_slots = (Slot(f"group:{group}"),) if group and job.max_parallel is not None else ()
         needs_run = any("run" in uses.roots for _, uses in left)
         own_env = self._filled(job.env, ("jobs", job.name, "env"), scope) if job.env else {}
+        does = self._does(job, call, scope)
+        pause = does.time if isinstance(does, Sleep) else ""
         return Enqueue(
             job_id,
             name,
-            self._does(job, call, scope),
+            does,
             deferred=is_held,
             env={**self._env, **own_env} if own_env else self._env,
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
@@ -363,7 +365,7 @@ class Frame:
             if job.timeout_s is None or job.workflow
             else job.timeout_s,
             retries=self._retries(job),
-            description=job.description or describe(job, kwargs),
+            description=job.description or describe(job, kwargs, pause),
             settings=job.settings,
             **self._common(job),
             **self._needs(left),

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime, tzinfo
 
+from flowq.pauses import find_sleep
 from flowq.render.lines import STYLE_BY_STATE, Line, Span, count, format_duration, printable
 from flowq.render.progress import STATES
 from flowq.render.tally import TALLIED_DONE, TALLIED_ENDS
@@ -266,6 +267,8 @@ class Narrator:
         elif counted := _FAILED_ATTEMPT.match(event.reason or ""):
             self._attempts[event.name] = int(counted[1])  # who began to watch later saw fewer
         if event.state not in ENDED:
+            if find_sleep(event.state, event.reason, event.at):
+                self._begun_at.setdefault(event.name, event.at)
             return reason
         if event.name.endswith(START):
             self._begun_at.setdefault(public_name(event.name), event.began_at or event.at)

@@ -163,7 +163,8 @@ def _row_of(part: Part, page: _Page, indent: str) -> _Row:
     done, total = sum(counted[each] for each in TALLIED_DONE), counted.total()
     is_over = state in ENDED
     so_far = " so far" if part.is_growing and not is_over and total else ""
-    how_far = f" {done:,}/{total:,}{so_far}" if total or part.is_group else ""
+    is_known = total or (part.is_group and not part.is_growing)  # else its list is not made yet
+    how_far = f" {done:,}/{total:,}{so_far}" if is_known else ""
     row = JobStatus(
         part.name + how_far,
         "",

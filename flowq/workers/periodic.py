@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
+from rq.utils import str_to_date
 
 from flowq.runtime.connections import clock_warning, is_passing, is_refusal
 from flowq.runtime.maintenance import Due, Lease, find_suspects, make_pass, read_due
@@ -251,5 +252,8 @@ class PeriodicWork:
         for claim in self.redis_side.recover(worker, self._max_crashes):
             crashes = claim.find("flowq_crashes")
             note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
-            end = claim.describe_death(note, "", 0.0)._replace(how="conclude")
+            # As long as it may have run: nobody knows when it ended.
+            began_at = claim.find("started_at")
+            seconds = time.time() - str_to_date(began_at).timestamp() if began_at else 0.0
+            end = claim.describe_death(note, "", max(0.0, seconds))._replace(how="conclude")
             self.monitor.pool.note_end(claim, end)

@@ -83,6 +83,25 @@ def test_a_job_sleeps_on_rqs_schedule_and_then_what_needs_it_runs(
     assert run.result("nap") is None
 
 
+def test_what_has_slept_counts_as_started_when_it_began_to_sleep(
+    run: Runs, work: Work, hurry: Callable[[], int]
+) -> None:
+    run.submit(nap("${{ inputs.settle }}"), inputs={"settle": "90m"})
+    record = runs.read_job_records([f"{RUN}-nap"], run.connection)[f"{RUN}-nap"]
+    assert record.description == "sleep 90m"
+    work()
+    asleep = run.status.jobs["nap"]
+    assert asleep.slept_at is not None
+    assert asleep.started_at is None
+    hurry()
+    awake = run.status.jobs["nap"]
+    (attempt,) = read_attempts(runs.read_events(RUN, run.connection))["nap"]
+    assert awake.started_at == attempt.started_at == asleep.slept_at
+    assert awake.ended_at == attempt.ended_at
+    assert awake.ended_at is not None
+    assert awake.ended_at > asleep.slept_at
+
+
 @pytest.mark.parametrize(
     "pause", ["0", "2020-01-01T00:00:00Z", "2020-01-01 00:00:00+01:00"], ids=["0", "past", "zone"]
 )

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import redis
 import worker_jobs
 from rq.job import JobStatus
+from rq.utils import utcformat
 
 from flowq import server
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
@@ -143,6 +144,7 @@ def test_a_job_that_loses_its_worker_too_often_fails_through_settling(
         assert not bury_all(queue.connection)
         assert queue.job_ids == [bad.id]
     claim_as(queue.connection, "w2")
+    queue.connection.hset(bad.key, "started_at", utcformat(datetime.now(UTC) - timedelta(hours=1)))
     worker = Worker(["default"], connection=queue.connection, mode="warm")
     seen = []
     queue.connection.zadd("rq:flowq:1:workers", {"w2": 0})
@@ -154,6 +156,10 @@ def test_a_job_that_loses_its_worker_too_often_fails_through_settling(
     result = bad.latest_result()
     assert result is not None
     assert "that happened 3 times" in str(result.exc_string)
+    bad.refresh()
+    assert bad.started_at is not None
+    assert bad.ended_at is not None
+    assert bad.ended_at - bad.started_at > timedelta(minutes=59)
     assert future.get_status() is JobStatus.FINISHED
 
 
