@@ -179,6 +179,13 @@ def test_a_list_that_ends_within_one_frame_has_not_grown_afterwards() -> None:
     assert not tally.parts["thumb"].is_growing
 
 
+def test_a_group_has_no_number_before_its_list_is_made() -> None:
+    status = _run("thumb(list)")
+    assert _lines(status, 4)[1].split() == ["○", "thumb", "deferred"]
+    empty = fold(status, [_event(2, "thumb(list)", "finished")])
+    assert _lines(empty, 4)[1].split()[1:3] == ["thumb", "0/0"]
+
+
 def test_failures_of_a_group_are_shown_at_once_with_their_error() -> None:
     lines = _lines(_group(1_000, 400, failed=5), 4)
 
