@@ -18,7 +18,7 @@ from flowq.durations import parse_pause, write_duration
 from flowq.expressions import evaluate, fill, find_live_texts, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
-from flowq.plan import Call, Enqueue, Nested, Sleep, Slot, Start
+from flowq.plan import Call, Does, Enqueue, Nested, Sleep, Slot, Start
 from flowq.spec import Block, JobSpec, Shell
 from flowq.texts import show
 
@@ -207,12 +207,13 @@ def _show_pause(written: str) -> str:
     return written if isinstance(pause, datetime) else str(write_duration(pause))
 
 
-def describe(job: JobSpec, filled: Mapping[str, Any], pause: str = "") -> str:
-    """Return what a job does, in one line; `pause` is how long it sleeps, as far as it is known."""
+def describe(job: JobSpec, filled: Mapping[str, Any], does: Does) -> str:
+    """Return what a job does, in one line; how long it sleeps, if `does` has the time already."""
     if job.run is not None:
         first, _, rest = describe_command(job.run.command).strip().partition("\n")
         return first if len(first) <= MAX_COMMAND and not rest else f"{first[:MAX_COMMAND]}…"
-    if job.sleep is not None:
-        is_known = pause and has_expression(job.sleep) and not is_live(pause)
-        return f"sleep {_show_pause(pause) if is_known else job.sleep}"
+    if isinstance(does, Sleep):
+        is_filled = does.time and has_expression(job.sleep or "")
+        is_known = is_filled and not is_live(does.time)
+        return f"sleep {_show_pause(does.time) if is_known else job.sleep}"
     return describe_call(job.call or job.workflow, filled)

@@ -341,7 +341,6 @@ class Frame:
         needs_run = any("run" in uses.roots for _, uses in left)
         own_env = self._filled(job.env, ("jobs", job.name, "env"), scope) if job.env else {}
         does = self._does(job, call, scope)
-        pause = does.time if isinstance(does, Sleep) else ""
         return Enqueue(
             job_id,
             name,
@@ -365,7 +364,7 @@ class Frame:
             if job.timeout_s is None or job.workflow
             else job.timeout_s,
             retries=self._retries(job),
-            description=job.description or describe(job, kwargs, pause),
+            description=job.description or describe(job, kwargs, does),
             settings=job.settings,
             **self._common(job),
             **self._needs(left),
