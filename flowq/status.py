@@ -568,7 +568,8 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
             attempts += not had_begun  # of what was handed over, only its end tells that it began
             if event.took_ms is not None:
                 ended_at = started_at + timedelta(milliseconds=event.took_ms)
-            started_at = job.slept_at or started_at
+            if job.slept_at is not None:  # as in `flowq.history`
+                started_at, queued_at = job.slept_at, None
     elif state == "started":
         if not had_begun:  # else told again, for example because its record had run out
             attempts, started_at, ended_at, progress = attempts + 1, event.at, None, event.progress
