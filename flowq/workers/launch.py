@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -184,8 +185,10 @@ def start(
         if output is not subprocess.DEVNULL:
             output.close()
     assert process.stdin is not None
-    process.stdin.write(json.dumps(values).encode())  # not as arguments, which `ps` shows
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # it has ended already, as whoever watches it will see
+        process.stdin.write(json.dumps(values).encode())  # not as arguments, which `ps` shows
+    with suppress(BrokenPipeError):
+        process.stdin.close()
     return process
 
 

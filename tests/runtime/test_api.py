@@ -16,8 +16,8 @@ import redis.asyncio
 from redis import Redis
 
 import flowq
+from flowq.runtime import keys, runs
 from flowq.runtime import queue as queues
-from flowq.runtime import runs
 
 Work = Callable[..., None]
 EXAMPLES = Path(__file__).parents[2] / "workflows"
@@ -100,14 +100,14 @@ def test_wrong_inputs_are_refused_and_nothing_is_submitted(connection: Redis) ->
 
 
 def test_running_waits_and_returns_the_ended_run(
-    work: Work, wait_until: Callable[..., None]
+    work: Work, wait_until: Callable[..., None], connection: Redis
 ) -> None:
     ended: list[flowq.Run] = []
     runner = threading.Thread(
         target=lambda: ended.append(flowq.run(api_jobs.flow, {"n": 3}, timeout="60s"))
     )
     runner.start()
-    wait_until(flowq.runs)
+    wait_until(lambda: connection.llen(keys.queue("default")))  # else there is nothing to work on
     work()
     runner.join()
     assert ended[0].status().is_ended

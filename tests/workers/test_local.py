@@ -24,6 +24,7 @@ from flowq import client, local_server, server
 from flowq.compiling import compile_plan
 from flowq.runtime import queue as queues
 from flowq.runtime.printed import read_printed
+from flowq.workers import start
 from tests import JOBS_FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,14 @@ def test_a_worker_that_is_killed_is_replaced(
         assert place._own_workers()[-1].pid != before.pid
         assert len(place._own_workers()) == 1
     assert "has ended (SIGKILL); starting another one" in caplog.text
+
+
+def test_a_worker_that_ends_before_it_has_read_what_it_is_to_do_has_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowq.workers.launch.MAIN", JOBS_FOLDER + "/dying_worker.py")
+    worker = start(url="redis://127.0.0.1:1", paths=["x" * 1_000_000])  # more than a pipe holds
+    assert worker.wait(60) == 3
 
 
 def test_workers_that_keep_ending_are_given_up_with_what_they_said(
