@@ -19,7 +19,7 @@ def run_peers(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_our_own_row_of_the_table_is_measured(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    only_us = ["--systems", "flowq", "--work", "W1:200", "--pairs", "1", "--floor-repeat", "0"]
+    only_us = ["--systems", "flowq", "--work", "W1:2000", "--pairs", "1", "--floor-repeat", "0"]
     done = run_peers(*only_us, "--json", str(figures))
     assert done.returncode == 0, done.stderr
     rows = [line.split()[:3] for line in done.stdout.splitlines()]
@@ -28,7 +28,7 @@ def test_our_own_row_of_the_table_is_measured(tmp_path: Path) -> None:
     drain, _ = json.loads(figures.read_text())["runs"]
     assert drain["figures"]["timed_out"] == 0
     assert drain["figures"]["commands"] > 1
-    assert drain["figures"]["pending_bytes"] > 100
+    assert drain["figures"]["pending_bytes"] > 100  # of few jobs, buffers of the server may hide it
 
 
 def test_what_is_not_known_is_explained() -> None:
