@@ -185,10 +185,9 @@ def start(
         if output is not subprocess.DEVNULL:
             output.close()
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended already, as whoever watches it will see
+    # If the pipe is broken, the process has ended already, and its exit code says so.
+    with suppress(BrokenPipeError), process.stdin:
         process.stdin.write(json.dumps(values).encode())  # not as arguments, which `ps` shows
-    with suppress(BrokenPipeError):
-        process.stdin.close()
     return process
 
 

@@ -128,13 +128,15 @@ function approvals.hold(argv)
     redis.call('HINCRBY', key, 'flowq_attempts', -1) -- that was none
     if not jobs.begin_again(id) then
       local told = redis.call('HMGET', key, 'flowq_run', 'flowq_name', 'flowq_approval', 'flowq_approved')
-      if not told[3] or told[4] then runs.log(told[1], id, told[2], 'returned') end -- else it is told that it asks
+      -- A job that must ask gets an event for that.
+      if not told[3] or told[4] then runs.log(told[1], id, told[2], 'returned') end
       local is_queued = jobs.proceed(id, jobs.read_for_enqueue(id))
       if is_queued == nil then return settling.settle_all() or redis.status_reply('OK') end
       if f[4] then redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met') end
       -- That it asks, or is queued, is told already.
-      local job = redis.call('HMGET', key, 'flowq_run', 'flowq_name', 'flowq_asked')
-      if not is_queued and not job[3] then runs.log(job[1], id, job[2], 'deferred', 'waits for a slot') end
+      if not is_queued and redis.call('HEXISTS', key, 'flowq_asked') == 0 then
+        runs.log(told[1], id, told[2], 'deferred', 'waits for a slot')
+      end
     end
     return settling.settle_all() or redis.status_reply('OK')
   end)
