@@ -356,8 +356,8 @@ class RunNotEnded(FlowqError, TimeoutError):
 def describe_exit(code: int) -> str:
     """Return how a process or a command has ended: `exit code 3`, `signal 9 (SIGKILL)`.
 
-    `code` is negative for a signal. A shell, and whoever runs a container, adds 128 instead:
-    `exit code 137 (killed by SIGKILL)`.
+    `code` is negative for a signal. Shells and container runtimes report 128 plus the signal
+    instead: `exit code 137 (killed by SIGKILL)`.
     """
     if code < 0:
         return f"signal {-code} ({_name_signal(-code) or 'unknown'})"

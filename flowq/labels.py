@@ -1,6 +1,6 @@
 """Labels of runs: texts by name, for people and programs that look for runs.
 
-A workflow declares labels, whoever submits a run adds some, and both have the same limits. An empty
+A workflow declares labels, and a submission can add more; the same limits apply to both. An empty
 value means that the run has no such label, so it also removes a declared one.
 """
 

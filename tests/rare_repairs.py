@@ -5,7 +5,8 @@ that (`conftest.LIMIT_S`), so they would pass, half a minute late, though no end
 of the maintenance do not wait for it: they call `maintenance.examine`, or make a run due.
 
 This is for the processes of the tests and those of `start_worker`. What a test starts as users do
-has the usual interval; but it looks first when whoever has begun the run said so.
+has the usual interval, but its first look is at the instant that the process which began the run
+has set.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def _has_jobs(path: Path) -> bool:
     try:
         return _JOBS.search(read_file(path, _MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
     except OSError:
-        return True  # whoever loads it says why it cannot be read
+        return True  # loading it reports why it cannot be read
 
 
 def read_inputs(
