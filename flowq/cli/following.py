@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 from flowq import client
 from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
-from flowq.cli.job_output import Tail, read_last_lines
 from flowq.cli.own_workers import OwnWorkers
 from flowq.cli.place import Place, opened, tell_abandoned, tell_unattended
 from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, Stream
 from flowq.client import Run
 from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable, WrongState
+from flowq.job_output import Tail, read_last_lines
 from flowq.render.groups import by_declaration
 from flowq.render.summary import (
     MAX_FAILURES,
@@ -460,7 +460,7 @@ def _finish(
     code = exit_code(status)
     try:
         if run_options.is_json:
-            from flowq.cli.documents import run_json  # noqa: PLC0415 - a table needs none of it
+            from flowq.documents import run_json  # noqa: PLC0415 - a table needs none of it
 
             has_all, is_line = run_options.has_all_results, run_options.has_lines
             document = retry_while_unavailable(

@@ -12,12 +12,12 @@ import click
 from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.compiling import describe_inputs, make_plan
-from flowq.cli.documents import run_json
 from flowq.cli.following import RunOptions, follow_to_the_end, named_when_lost, start_workers
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
 from flowq.cli.terminal import Interrupts, OutputLost
 from flowq.client import Run
+from flowq.documents import run_json
 from flowq.plan import Plan
 from flowq.selecting import Selection
 

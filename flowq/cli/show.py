@@ -9,8 +9,8 @@ from typing import get_args
 
 import click
 
-from flowq import client
-from flowq.cli import display, following, job_output, options, terminal
+from flowq import client, job_output
+from flowq.cli import display, following, options, terminal
 from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, find_abandoned, opened
 from flowq.client import Run, missing_job
@@ -94,7 +94,7 @@ def command(
             raise UsageError(f"--state is for a group: flowq show RUN GROUP --state {state}")
         page = _Page(run, job, state, after, limit) if job and state else None
         if as_json:
-            from flowq.cli.documents import job_json, run_json  # noqa: PLC0415 - lines need neither
+            from flowq.documents import job_json, run_json  # noqa: PLC0415 - lines need neither
 
             if job:
                 find = page.read if page else None

@@ -51,7 +51,7 @@ def command(
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
         if as_json:
-            from flowq.cli.documents import run_json  # noqa: PLC0415 - the lines need none of it
+            from flowq.documents import run_json  # noqa: PLC0415 - the lines need none of it
 
             part = partial(find_part, name=job) if job is not None else None
             text = run_json(run, part, has_all_results=all_results, has_nested=nested)

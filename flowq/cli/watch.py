@@ -8,9 +8,9 @@ import click
 
 from flowq.cli import display, following, options, terminal
 from flowq.cli.following import exit_code, follow, make_monitors, named_when_lost
-from flowq.cli.job_output import Tail
 from flowq.cli.place import opened
 from flowq.cli.terminal import Interrupted, Interrupts
+from flowq.job_output import Tail
 
 
 @click.command()
@@ -57,7 +57,7 @@ def command(
             )
             raise
         if as_json:
-            from flowq.cli.documents import run_json  # noqa: PLC0415 - a table needs none of it
+            from flowq.documents import run_json  # noqa: PLC0415 - a table needs none of it
 
             text = run_json(run, has_all_results=all_results, is_line=json_lines)
             terminal.write(text, result)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import redis
 
-from flowq.cli.documents import run_json
 from flowq.client import Run, heal, list_runs, submit
 from flowq.compiling import compile_plan, load
+from flowq.documents import run_json
 from flowq.errors import UsageError, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.pictures.picture import Picture, draw

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flowq.cli.job_output import Tail
 from flowq.errors import UsageError
+from flowq.job_output import Tail
 from flowq.render.job_output import attempt_lines, output_documents, output_lines, split_lines
 from flowq.runtime.printed import HEAD_BYTES, TAIL_BYTES, Printed, read_budget, read_text
 from flowq.runtime.views import LARGE_BYTES, strip_view
@@ -127,7 +127,7 @@ class Feed:
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Feed:
     feed = Feed()
-    monkeypatch.setattr("flowq.cli.job_output.read", feed.read)
+    monkeypatch.setattr("flowq.job_output.read", feed.read)
     return feed
 
 
@@ -181,7 +181,7 @@ def test_a_follower_reads_only_records_that_may_have_changed(
     text.add(b"2\n")
     assert follow(tail, 2) == ["2"]
     assert feed.transferred == 3
-    monkeypatch.setattr("flowq.cli.job_output.SAME_LENGTH_S", 0.0)  # as if they had passed
+    monkeypatch.setattr("flowq.job_output.SAME_LENGTH_S", 0.0)  # as if they had passed
     assert follow(tail, 2) == []
     assert feed.transferred == 4
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
-from flowq.cli.display import Display
 from flowq.client import Run
 from flowq.render.job_output import attempt_lines, drop_note, left_out_note, show_line, split_lines
 from flowq.runtime.printed import (
@@ -49,6 +49,13 @@ def explain_nothing(run: Run, job: JobStatus) -> str:
     where = "which prints it on its host" if kind == "RQ's" else "which keeps it on its host"
     name = "an older version of flowq" if kind == "older" else "RQ itself"
     return f"the output of {job.name} is not stored here: its worker belongs to {name}, {where}"
+
+
+class Display(Protocol):
+    """What shows the output of jobs."""
+
+    def output(self, job: str, text: str) -> None:
+        """Show a line of a job's output."""
 
 
 class Tail:

@@ -1,4 +1,4 @@
-"""Reads what the `--json` of several commands prints of a run (`flowq.render.json`)."""
+"""Reads what the `--json` of several commands, and the page, say of a run (`flowq.render.json`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowq import client
-from flowq.cli import job_output
+from flowq import client, job_output
 from flowq.client import Run, missing_job
 from flowq.pictures.of_run import find_edges
 from flowq.pictures.picture import edge_documents

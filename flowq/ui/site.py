@@ -1,0 +1,64 @@
+"""What the routes of the page share: the server, what is allowed, and the templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from flowq.durations import utc_time
+from flowq.render.lines import find_mark, format_duration, spelled
+from flowq.status import say_state
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+@dataclass(frozen=True)
+class Site:
+    """The page of one server. Workflows in the folder `workflows` may be submitted by name."""
+
+    connection: Redis = field(repr=False)
+    is_read_only: bool = False
+    workflows: Path | None = None
+
+    @cached_property
+    def templates(self) -> Environment:
+        """The environment of the templates: everything is escaped, and unknown names are errors."""
+        found = Environment(
+            loader=PackageLoader("flowq.ui"), autoescape=True, undefined=StrictUndefined
+        )
+        found.filters |= {
+            "duration": format_duration,
+            "mark": find_mark,
+            "spelled": spelled,
+            "state": say_state,
+            "utc": utc_time,
+        }
+        return found
+
+    def render(
+        self, request: Request, name: str, status_code: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """Return a template as a response. In templates, links begin with `{{ root }}`."""
+        text = self.templates.get_template(name).render(
+            root=request.scope.get("root_path", ""),
+            now=datetime.now(UTC),
+            is_read_only=self.is_read_only,
+            path=request.url.path,
+            **values,
+        )
+        return HTMLResponse(text.encode("utf-8", "backslashreplace"), status_code)
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request is for."""
+    site = request.app.state.site
+    assert isinstance(site, Site)
+    return site
