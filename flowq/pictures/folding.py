@@ -81,7 +81,7 @@ def _fold_twins(picture: Picture) -> Picture:
         edges[arrow.blocker].append(("before", arrow.future, arrow.word))
     twins: dict[object, list[Box]] = {}
     for box in picture.boxes:
-        looks = (box.kind, box.group, box.is_open, box.approval, box.polls)
+        looks = (box.kind, box.group, box.is_open, box.approval, box.polls, box.else_of)
         twins.setdefault(
             (looks, not box.condition, not box.members, frozenset(edges[box.name])), []
         ).append(box)

@@ -15,7 +15,7 @@ from flowq.durations import utc_time
 from flowq.graph import LEFT_OUT, Graph, build_graph, sort_by_edges
 from flowq.render.json import write_instant
 from flowq.render.lines import OPEN, count, find_mark, format_duration
-from flowq.spec import BlockerPolicy, JobSpec, Workflow
+from flowq.spec import PASS_ON, BlockerPolicy, JobSpec, Workflow
 from flowq.status import ASKING, DONE, TOLERATED
 
 Kind = Literal["call", "run", "workflow", "sleep", ""]
@@ -34,9 +34,10 @@ class Box:
     """One job, or several that are drawn as one.
 
     Shape: `level` counts from 0; `is_future` is true of a job that is submitted as a future job,
-    `is_open` of one that is declared `deferred`; `condition` is its `if`; `inside` is the workflow
-    that the job runs. In a run: `state`; `how_far` says how many items of a group are done,
-    `3/12`; `note` is said beside that, and `reason` is why it is so.
+    `is_open` of one that is declared `deferred`; `condition` is its `if`, and `else_of`
+    the job whose `else` names it; `inside` is the workflow that the job runs. In a run: `state`;
+    `how_far` says how many items of a group are done, `3/12`; `note` is said beside that, and
+    `reason` is why it is so.
 
     A box that stands for several jobs has those as `members`, and says in `summary` how many they
     are; with `is_level` they are all the jobs of a level, or of several. Such a box, and a group in
@@ -53,6 +54,7 @@ class Box:
     approval: bool = False
     polls: bool = False
     condition: str = ""
+    else_of: str = ""
     policy: BlockerPolicy | None = None
     description: str = ""
     state: str = ""
@@ -99,6 +101,7 @@ class Box:
                     self.group,
                     self._kind,
                     "if" if self.condition else "",
+                    f"else of {self.else_of}" if self.else_of else "",
                     "approval" if self.approval and ASKING not in self.note else "",
                     "polls" if self.polls and not self.note else "",
                     OPEN if self.may_grow else "",
@@ -209,7 +212,8 @@ def draw(graph: Graph, seen: dict[int, Picture] | None = None) -> Picture:
     `seen` has the nested workflows that are drawn already: several jobs may run the same one.
     """
     seen = {} if seen is None else seen
-    boxes = tuple(_box(graph, name, seen) for name in graph.topological_order)
+    else_of = {name: job.name for job in graph for name in job.else_ if name != PASS_ON}
+    boxes = tuple(_box(graph, name, else_of, seen) for name in graph.topological_order)
     final = {job.name for job in graph if job.is_final}
     arrows = tuple(
         Arrow(
@@ -257,7 +261,7 @@ def _kind(job: JobSpec) -> Kind:
     return "sleep" if job.sleep is not None else "run" if job.run else "call"
 
 
-def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
+def _box(graph: Graph, name: str, else_of: Mapping[str, str], seen: dict[int, Picture]) -> Box:
     job, is_left_out = graph.job_by_name[name], name in graph.left_out
     return Box(
         name,
@@ -270,6 +274,7 @@ def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
         approval=job.approval is not None,
         polls=job.poll is not None,
         condition=job.if_ or "",
+        else_of=else_of.get(name, ""),
         policy=job.on_blocker_failure,
         description=job.description,
         state="skipped" if is_left_out else "",
@@ -340,6 +345,7 @@ _KEY_BY_FIELD = {
     "is_open": "open",
     "group": "group",
     "condition": "if",
+    "else_of": "else_of",
     "approval": "approval",
     "polls": "polls",
     "policy": "on_blocker_failure",

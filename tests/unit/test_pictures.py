@@ -326,6 +326,7 @@ def test_every_field_of_a_box_that_describes_one_job_is_written() -> None:
         "approval": True,
         "polls": True,
         "condition": "x",
+        "else_of": "b",
         "policy": "run",
         "description": "about",
         "state": "started",
@@ -347,3 +348,12 @@ def test_an_approval_is_told_apart_from_a_condition_by_shape() -> None:
     assert "l10 10v" in asks
     assert 'class="diamond"' in judges
     assert 'class="diamond"' not in asks
+
+
+def test_a_job_that_an_else_names_says_so_in_each_format() -> None:
+    jobs = (job("a", if_="1 > 2", else_=("b",)), job("b"), job("c", "a"))
+    picture = draw(build_graph(Workflow("w", jobs)))
+
+    assert [box.else_of for box in picture.boxes] == ["", "a", ""]
+    for render in (render_text, render_svg, render_mermaid, render_dot):
+        assert "else of a" in render(picture)
