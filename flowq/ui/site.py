@@ -12,9 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from flowq.durations import utc_time
-from flowq.render.lines import find_mark, format_duration, spelled
-from flowq.status import say_state
+from flowq.ui.looks import FILTERS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,13 +32,7 @@ class Site:
         found = Environment(
             loader=PackageLoader("flowq.ui"), autoescape=True, undefined=StrictUndefined
         )
-        found.filters |= {
-            "duration": format_duration,
-            "mark": find_mark,
-            "spelled": spelled,
-            "state": say_state,
-            "utc": utc_time,
-        }
+        found.filters |= FILTERS
         return found
 
     def render(
@@ -51,6 +43,7 @@ class Site:
             root=request.scope.get("root_path", ""),
             now=datetime.now(UTC),
             is_read_only=self.is_read_only,
+            can_submit=self.workflows is not None and not self.is_read_only,
             path=request.url.path,
             **values,
         )

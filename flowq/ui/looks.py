@@ -1,0 +1,129 @@
+"""How the page writes states, counts, instants and inputs: the filters of its templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from flowq.durations import utc_time
+from flowq.inputs import EXAMPLE_BY_TYPE
+from flowq.render.lines import (
+    find_mark,
+    format_age,
+    format_duration,
+    spelled,
+)
+from flowq.spec import Input
+from flowq.status import say_state
+
+_LOOKS_LIKE: Mapping[str, str] = {
+    "running": "started",
+    "busy": "started",
+    "succeeded": "finished",
+    "lost": "failed",
+    "waiting": "deferred",
+    "staged": "deferred",
+    "handed": "queued",
+    "idle": "deferred",
+    "resting": "deferred",
+    "paused": "stopped",
+    "suspended": "stopped",
+    "stopping": "scheduled",
+}
+"""States of runs, executions, workers and schedules, and the states of jobs with the same glyph."""
+
+_ORDER = (
+    *("failed", "stopped", "expired", "tolerated", "started", "queued", "scheduled", "deferred"),
+    *("finished", "skipped", "canceled", "deleted"),
+)
+"""What is bad first, then what happens now: the order of counts."""
+
+_BAR = 100.0
+
+
+def glyph(state: str) -> str:
+    """Return the character that stands for a state, beside its word."""
+    return find_mark(_LOOKS_LIKE.get(state, state))
+
+
+def said(state: str) -> str:
+    """Return the word for a state."""
+    return {"handed": "handed over"}.get(state, state)
+
+
+def ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return counts by state without zeros, what is bad first."""
+    rank = {state: at for at, state in enumerate(_ORDER)}
+    found = [(state, number) for state, number in counts.items() if number]
+    return sorted(found, key=lambda each: rank.get(each[0], len(rank)))
+
+
+def parts(counts: Mapping[str, int]) -> Iterator[tuple[str, float, float]]:
+    """Yield the parts of a bar that is 100 wide: state, where it begins, and its width."""
+    total, begin = sum(counts.values()), 0.0
+    for state, number in ordered(counts):
+        width = _BAR * number / total
+        yield state, round(begin, 2), round(width, 2)
+        begin += width
+
+
+def percent_of(value: float, most: float) -> float:
+    """Return the width of a bar that is 100 wide for `most`, and never invisible."""
+    return round(min(_BAR, max(1.0, _BAR * value / most)), 1) if most > 0 else 1.0
+
+
+def iso(at: datetime) -> str:
+    """Return an instant for the attribute `datetime`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """Return how long ago an instant was, or in how long it will be."""
+    ahead_s = (at - now).total_seconds()
+    return f"in {format_duration(ahead_s)}" if ahead_s >= 1 else format_age(at, now)
+
+
+def segment(text: str) -> str:
+    """Return a text as one segment of a path."""
+    return quote(text.encode("utf-8", "surrogateescape"), safe="")
+
+
+def filled(value: Any, type_: str) -> str:
+    """Return the value of an input as a form has it, which `flowq.inputs` reads."""
+    if value is None:
+        return ""
+    if type_ in ("json", "list"):
+        return json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else str(value)
+
+
+def hint_of(declared: Input) -> str:
+    """Return what to know of an input before filling it in."""
+    hints = [declared.description]
+    if declared.pattern is not None:
+        hints.append(f"The whole text must match {declared.pattern}")
+    elif declared.type in ("list", "json"):
+        hints.append(f"For example: {EXAMPLE_BY_TYPE[declared.type]}")
+    return " ".join(filter(None, hints))
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "duration": format_duration,
+    "filled": filled,
+    "glyph": glyph,
+    "hint_of": hint_of,
+    "iso": iso,
+    "mark": glyph,
+    "ordered": ordered,
+    "parts": parts,
+    "percent_of": percent_of,
+    "relative": relative,
+    "said": said,
+    "segment": segment,
+    "spelled": spelled,
+    "state": say_state,
+    "utc": utc_time,
+}
