@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
 from rq.utils import as_text
@@ -24,7 +24,6 @@ from rq.utils import as_text
 from flowq import observing, runtime
 from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.event import Event as RunEvent
-from flowq.labels import check_labels
 from flowq.nearest import did_you_mean
 from flowq.render.groups import add_groups, count_ends, find_declared
 from flowq.runtime import event_log, keys, run_lists, runs
@@ -52,7 +51,14 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` t
     from flowq.runtime.counts import Counted
     from flowq.runtime.explain import Commands, Explanation, Reason, explain
     from flowq.runtime.kept_outputs import KeptOutputs
+    from flowq.runtime.over_time import (
+        JobOverTime,
+        RunOverTime,
+        WorkflowHistory,
+        read_workflow_history,
+    )
     from flowq.runtime.results import Failure, JobEnd, JobView, Unloadable
+    from flowq.runtime.run_lists import RunFilter, RunPage, list_runs, read_run_page
     from flowq.runtime.uninstalling import check_uninstall, uninstall
     from flowq.runtime.wip import (
         Executing,
@@ -72,13 +78,18 @@ __all__ = [
     "Failure",
     "Finding",
     "InProgress",
+    "JobOverTime",
     "JobRecord",
     "JobView",
     "KeptOutputs",
     "Run",
+    "RunFilter",
+    "RunOverTime",
+    "RunPage",
     "RunRecord",
     "Unloadable",
     "WorkerRecord",
+    "WorkflowHistory",
     "check_uninstall",
     "count_left_alone",
     "explain",
@@ -91,7 +102,9 @@ __all__ = [
     "list_runs",
     "list_workers",
     "missing_job",
+    "read_run_page",
     "read_wip",
+    "read_workflow_history",
     "submit",
     "uninstall",
 ]
@@ -101,15 +114,23 @@ _MODULE_BY_NAME = {
     "Explanation": "explain",
     "Failure": "results",
     "InProgress": "wip",
+    "JobOverTime": "over_time",
     "JobView": "results",
     "KeptOutputs": "kept_outputs",
+    "RunFilter": "run_lists",
+    "RunOverTime": "over_time",
+    "RunPage": "run_lists",
     "Unloadable": "results",
     "WorkerRecord": "wip",
+    "WorkflowHistory": "over_time",
     "check_uninstall": "uninstalling",
     "explain": "explain",
     "list_executing": "wip",
+    "list_runs": "run_lists",
     "list_workers": "wip",
+    "read_run_page": "run_lists",
     "read_wip": "wip",
+    "read_workflow_history": "over_time",
     "uninstall": "uninstalling",
 }
 
@@ -177,27 +198,6 @@ class FoundJob:
     queue: str
     run_id: str = ""
     name: str = ""
-
-
-def list_runs(
-    connection: Redis,
-    limit: int = 50,
-    *,
-    state: str | None = None,
-    workflow: str | None = None,
-    since: datetime | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> list[RunRecord]:
-    """Return the newest runs, newest first. Errors: UsageError for `labels`.
-
-    `workflow` (a name) and `labels` have indexes; `state` and `since` (of submission) have none.
-    """
-    newer = takewhile(
-        lambda record: since is None or record.created_at >= since,
-        run_lists.iterate_runs(connection, workflow, check_labels(labels)),
-    )
-    fitting = (record for record in newer if state in (None, record.state))
-    return list(islice(fitting, limit))
 
 
 def find_run(word: str, connection: Redis) -> Run:
@@ -508,27 +508,29 @@ class Run:
         commands = commands or runtime.explain.PythonCalls(self.run_id)
         return runtime.explain.find_hold(self.run_id, self.connection, commands=commands)
 
-    def retry(self, job: str | None = None) -> tuple[str, ...]:
+    def retry(self, job: str | None = None, *, by: str | None = None) -> tuple[str, ...]:
         """Rerun the jobs that did not succeed and everything downstream; return their names.
 
         With a `job`, rerun that one, even if it succeeded, and everything downstream of it. The
-        job may be one item (`thumb[3]`), a group, or a nested workflow.
+        job may be one item (`thumb[3]`), a group, or a nested workflow. `by` is as for `approve`.
         Errors: RunNotFound; NotFound for an unknown job; WrongState if the run is active, if it
         succeeded and no job is named, or if an earlier job prevents the named job from running.
         """
-        again = runtime.retry.retry(self.run_id, self.connection, job)
+        by = runtime.approvals.say_who(by)
+        again = runtime.retry.retry(self.run_id, self.connection, job, by=by)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
-    def release(self, name: str | None = None) -> bool:
-        """Release a held run. Returns True for the call that did it.
+    def release(self, name: str | None = None, *, by: str | None = None) -> bool:
+        """Release a held run. Returns True for the call that did it. `by` is as for `approve`.
 
         With a `name`, the same as `approve` (deprecated, until 1.0). Errors: NotFound; WrongState.
         """
         if name is not None:
             message = "Run.release(job) ends with flowq 1.0; write Run.approve(job)"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
-            return self.approve(name)
-        return runtime.approvals.release_run(self.run_id, self.connection)
+            return self.approve(name, by=by)
+        by = runtime.approvals.say_who(by)
+        return runtime.approvals.release_run(self.run_id, self.connection, by=by)
 
     def approve(
         self,
@@ -540,11 +542,11 @@ class Run:
     ) -> bool:
         """Approve a job that waits for approval, or all items of a group, even future ones.
 
-        `inputs` are the approval's inputs; `by` names the approver (default `user@host`). Returns
-        True for the call that did it, False if the job was already approved.
+        `inputs` are the approval's inputs; `by` names the approver (default `user@host`), at most
+        200 bytes. Returns True for the call that did it, False if the job was already approved.
         Errors: NotFound; UsageError for invalid inputs; WrongState.
         """
-        by = runtime.approvals.say_who() if by is None else by
+        by = runtime.approvals.say_who(by)
         return runtime.approvals.approve(
             self.run_id, job, self.connection, inputs=inputs, note=note, by=by
         )
@@ -559,20 +561,23 @@ class Run:
         Returns True for the call that did it, False if the job was already rejected. Errors:
         NotFound; WrongState, also for a job that has not requested approval yet.
         """
-        by = runtime.approvals.say_who() if by is None else by
+        by = runtime.approvals.say_who(by)
         return runtime.approvals.reject(self.run_id, job, self.connection, reason=reason, by=by)
 
-    def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
+    def cancel(
+        self, *, now: bool = False, may_wait: bool = True, by: str | None = None
+    ) -> list[str]:
         """Cancel the run: jobs that have not started are canceled, running jobs are stopped.
 
         Running jobs get RQ's stop command; those of dead workers end immediately. Then jobs with
         `always()` or `canceled()` in their `if` still run, unless `now` is set. They wait for a
         worker if necessary; without `may_wait`, such jobs are canceled if no worker listens on
         their queue, and these queues are returned. If the run has not begun, because it is held or
-        waits for its turn, all of its jobs are canceled.
+        waits for its turn, all of its jobs are canceled. `by` is as for `approve`.
         Errors: RunNotFound; WrongState if the run has ended.
         """
-        return runs.cancel(self.run_id, self.connection, is_now=now, may_wait=may_wait)
+        by = runtime.approvals.say_who(by)
+        return runs.cancel(self.run_id, self.connection, is_now=now, may_wait=may_wait, by=by)
 
     def remove(self) -> None:
         """Remove the run, its jobs and all of its data. A backfill may submit its due time again.

@@ -44,6 +44,9 @@ class Event:
         name: what the run calls the job.
         started_at, duration_s: of the attempt that has ended.
         progress: of `progressed`: what the job has reported.
+        act, by: what somebody has done, `approve`, `cancel`, `release` or `retry`, if that is why
+            there is this event; and who, which is not verified. Of a `cancel`, the run goes on
+            until its jobs have ended.
     """
 
     id: str
@@ -59,6 +62,8 @@ class Event:
     duration_s: float | None = None
     error: EventError | None = None
     progress: Progress | None = None
+    act: str = ""
+    by: str = ""
 
 
 def read_entry(run_id: str, entry: status.Event, position: str = "") -> Event:
@@ -81,4 +86,6 @@ def read_entry(run_id: str, entry: status.Event, position: str = "") -> Event:
         duration_s=None if entry.took_ms is None else entry.took_ms / 1000,
         error=error,
         progress=entry.progress,
+        act=entry.act,
+        by=entry.by,
     )

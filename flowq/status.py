@@ -126,8 +126,8 @@ _HELPERS = (LIST, START)
 def public_name(name: str) -> str:
     """Return how users know a job: the one that begins a nested workflow by the workflow's job.
 
-    Events and displays list both, under two names. A sentence, an error, or data about the workflow
-    names what was declared. `nested.public_name` in `lua/nested.lua` is the same.
+    Events and displays list both; a sentence, an error, or data about the workflow names what was
+    declared. `nested.public_name` in `lua/nested.lua` is the same.
     """
     return name.removesuffix(START)
 
@@ -179,12 +179,12 @@ STUCK = "waits for a blocker to succeed"
 class Event:
     """One transition of one job, or of the run itself (`name` is empty then).
 
-    Units: `at` is aware UTC, when the run was told. `id` is the position in the run's log, to
-    continue reading from. `state` is one of `JobState` or `RunState`, or `handed` (a worker has
-    the job, and has not begun it), `returned` (it was `handed`, and is queued again), or
-    `progressed`, with its `progress`. The end of an execution has `began_at`, and `took_ms` as the
-    child has measured it, and where it failed `error` (one line) and `exit_code`; so has the event
-    of a retry. Events of older versions have none of them.
+    Units: `at` is aware UTC, when the run was told. `id` is the position in the run's log. `state`
+    is a `JobState` or `RunState`, or `handed` (a worker has the job, and has not begun it),
+    `returned` (it was `handed`, and is queued again), or `progressed`, with its `progress`. The end
+    of an execution, and a retry, has `began_at`, `took_ms` as the child has measured it, and where
+    it failed `error` (one line) and `exit_code`. `act` is what somebody has done, such as `cancel`,
+    and `by` who. Events of older versions have none of them.
     """
 
     id: str
@@ -199,6 +199,8 @@ class Event:
     error: str = ""
     exit_code: int | None = None
     progress: Progress | None = None
+    act: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +208,9 @@ class JobStatus:
     """One job of a run, as far as the events tell.
 
     `attempts` counts the executions that began, without those that only judged its `if`;
-    `deferred_at` is when the run was last told why it is held, and `due_at` when it tries again.
-    `error` is the last error, one line: of a failure, or of the attempt that it tries again after.
-    `progress` is what its last attempt has reported, and `slept_at` when it began to sleep, which
-    is its `started_at` once it has ended.
+    `deferred_at` is when the run was last told why it is held, `due_at` when it tries again.
+    `error` is its last error, one line, also while it tries again. `progress` is what its last
+    attempt has reported, `slept_at` when it began to sleep: its `started_at` once it has ended.
     """
 
     name: str
@@ -388,9 +389,9 @@ class RunStatus:
 class RunRecord:
     """What Redis keeps about a run beside its jobs. Units: instants are aware UTC.
 
-    `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if that
-    was no user's wish. `file`: the path of its workflow, if that was read from a file; workflows
-    with the same declarations have the same `digest`. `due_at`: when its schedule made it due.
+    `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if no user
+    did. `file`: the path of its workflow, if it was read from one; workflows with the same
+    declarations have the same `digest`. `due_at`: when its schedule made it due.
     """
 
     run_id: str
@@ -471,8 +472,8 @@ class CodeChange:
 def group_state(items: Iterable[str], list_state: str = "finished") -> str:
     """Return the one state of a group, for expressions, `--json` and displays alike.
 
-    `items` are the states of its items, `TOLERATED` for a failure that is; `list_state` is that of
-    the job that makes its list, where it has one. docs/language/groups.md has a table of it.
+    `items` are the states of its items, or `TOLERATED`; `list_state` is that of the job that makes
+    its list, if it has one. docs/language/groups.md has a table of it.
     """
     states = set(items)
     for state in _LIVELIEST_FIRST:
@@ -487,9 +488,8 @@ def group_state(items: Iterable[str], list_state: str = "finished") -> str:
 def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
     """Return the status after `events`, which must follow those already folded in.
 
-    Costs as much as the events, however many jobs there are (`flowq.job_table`). Idempotent over
-    the prefix that `status` has seen only in so far as the caller reads on from
-    `status.last_event_id`. A job that no declaration named (added while the run ran) is appended.
+    Costs as much as the events, however many jobs there are (`flowq.job_table`). The caller reads
+    on from `status.last_event_id`. A job that is not declared (added while it ran) is appended.
     """
     jobs = _table_of(status)
     changes, last_event_id = list[tuple[str, JobStatus | None]](), status.last_event_id

@@ -219,17 +219,19 @@ class Run:
             async for event in events:
                 yield event
 
-    async def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
+    async def cancel(
+        self, *, now: bool = False, may_wait: bool = True, by: str | None = None
+    ) -> list[str]:
         """Cancel the run."""
-        return await call(self._run.cancel, now=now, may_wait=may_wait)
+        return await call(self._run.cancel, now=now, may_wait=may_wait, by=by)
 
-    async def retry(self, job: str | None = None) -> tuple[str, ...]:
+    async def retry(self, job: str | None = None, *, by: str | None = None) -> tuple[str, ...]:
         """Rerun what did not succeed, or one job, and everything after it."""
-        return await call(self._run.retry, job)
+        return await call(self._run.retry, job, by=by)
 
-    async def release(self) -> bool:
+    async def release(self, *, by: str | None = None) -> bool:
         """Release a held run."""
-        return await call(self._run.release)
+        return await call(self._run.release, by=by)
 
     async def approve(
         self,

@@ -23,6 +23,8 @@ def _detail(event: Event) -> str:
     if event.progress is not None:
         return f" {progress_text(event.progress)}"
     said = [event.reason] if event.reason else []
+    if event.by and event.by not in event.reason:
+        said.append(f"{event.act} by {event.by}")
     if event.error is not None:
         parts = [event.error.type or "", event.error.message]
         error = ": ".join(part for part in parts if part)

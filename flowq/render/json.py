@@ -321,6 +321,8 @@ def event_document(event: Event) -> dict[str, Any]:
         "duration_s": _seconds(event.duration_s),
         "error": asdict(event.error) if event.error else None,
         "progress": asdict(event.progress) if event.progress else None,
+        "act": event.act,
+        "by": event.by,
     }
     return make_document(
         "event",

@@ -187,6 +187,8 @@ class Narrator:
             return
         if event.state in ("handed", PROGRESSED):
             return
+        if event.act == "cancel":  # its end is told
+            return
         if event.state == "started" and event.name in self._started_at:
             return
         detail = self._detail(event)

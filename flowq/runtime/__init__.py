@@ -12,7 +12,8 @@ serializing.py  results and arguments as bytes, with limits of their size
 
 Runs
 runs.py         submit, read, cancel and remove runs; planned.py the jobs of a plan
-run_lists.py    lists of runs, by workflow and by label; run_labels.py labels
+run_lists.py    lists of runs, by workflow, state and label; run_labels.py labels
+over_time.py    how the last runs of a workflow, and their jobs, have ended
 groups.py       add items, and the jobs of nested workflows, while a run runs
 approvals.py    approve, reject, release; retry.py run again
 outputs.py      evaluates the outputs of a run; kept_outputs.py what is kept of them for commands

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 MAX_TEXT = 4_000
 """The most characters of a note, or of a reason."""
 
+MAX_WHO = 200
+"""The most bytes of who has done something."""
+
 MAX_VALUES = 64 * 1024
 """The most bytes of JSON of the values that an approval gives."""
 
@@ -108,13 +111,18 @@ def has_asked(run_id: str, name: str, connection: Redis) -> bool:
     return any(connection.hexists(keys.job(job_id), "flowq_asked") for job_id in ids)
 
 
-def say_who() -> str:
-    """Return the user of this process as `user@host`; this is not verified."""
+def say_who(by: str | None = None) -> str:
+    """Return `by`, cut to `MAX_WHO` bytes, or the user of this process as `user@host`.
+
+    Neither is verified.
+    """
+    if by is not None:
+        return by.encode(errors="replace")[:MAX_WHO].decode(errors="ignore")
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # the user has no name, as in a container
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
-    return f"{user}@{socket.gethostname()}"
+    return say_who(f"{user}@{socket.gethostname()}")
 
 
 class _Word(NamedTuple):
@@ -215,8 +223,8 @@ _OVER, _NOT_ASKED, _SAID_OTHERWISE = -2, -3, -4
 _WAITS = -2
 
 
-def release_run(run_id: str, connection: Redis) -> bool:
-    """Release a run that was submitted held.
+def release_run(run_id: str, connection: Redis, *, by: str = "") -> bool:
+    """Release a run that was submitted held. `by` is who does it, which the run is told.
 
     Returns True for the call that released it, False if it was not held.
     Errors: RunNotFound; WrongState if it has ended, waits for its turn in its group, or is not
@@ -230,7 +238,7 @@ def release_run(run_id: str, connection: Redis) -> bool:
     if record.state in RUN_ENDED:
         retry = "" if record.state == "succeeded" else "; a retry runs it again"
         raise WrongState(f"run {run_id} has ended: {record.state}{retry}")
-    answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go")
+    answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go", by)
     if answer == _WAITS:
         hint = "it starts by itself; to start it now, cancel the runs before it"
         raise WrongState(f"run {run_id} waits for its turn in its `concurrency` group; {hint}")

@@ -48,6 +48,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:concurrency:<group>  LIST of the runs of a `concurrency` group; the first runs
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:runs:<workflow>  ZSET of the runs of the workflows of one name, likewise
+    rq:flowq:1:runs_in:<state>  ZSET of the runs in one state, likewise; those that wait are running
     rq:flowq:1:labels:<name>=<value>  ZSET of the runs with this label, likewise
     rq:flowq:1:labeled          ZSET of "<run> <its labels>" by the time of the next look at whether
                                 an older version has removed the run
@@ -202,6 +203,11 @@ def run(run_id: str) -> str:
 def runs_of(workflow: str) -> str:
     """The runs of the workflows of one name, by the time of their submission."""
     return f"{RUNS}:{workflow}"
+
+
+def runs_in(state: str) -> str:
+    """The runs in one state, as stored, by the time of their submission."""
+    return f"{PREFIX}:flowq:{VERSION}:runs_in:{state}"
 
 
 def runs_with(label: str, value: str) -> str:

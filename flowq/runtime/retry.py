@@ -52,7 +52,9 @@ class _Ended:
     is_there: bool
 
 
-def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str, ...]:
+def retry(
+    run_id: str, connection: Redis, name: str | None = None, *, by: str = ""
+) -> tuple[str, ...]:
     """Run the jobs again that did not succeed, and all downstream jobs; return their ids.
 
     With a `name`, that job, item, group or nested workflow runs again, however it ended, and all
@@ -62,7 +64,8 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
     All other jobs keep their results, and all ids stay. The generation of each job that runs again
     is incremented, so that late messages of earlier attempts have no effect. A deleted job cannot
     run again; jobs that wait for it are skipped again. The work is done in steps that any process
-    can continue. A run with `concurrency` queues in its group again.
+    can continue. A run with `concurrency` queues in its group again. The run is told that it was
+    `by` somebody.
 
     Errors: RunNotFound; NotFound for an unknown job; WrongState while the run is active, if it has
     succeeded (unless a job is named), and if no job can run again.
@@ -91,7 +94,9 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
         )
     entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
     draft = _draft(run_id, entries, connection)
-    answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft, "1" if name else "")
+    may_have_succeeded = "1" if name else ""
+    told = (run_id, draft, may_have_succeeded, by)
+    answer = scripts.RETRY.call(connection, keys.run(run_id), *told)
     if answer[0] != 1:
         raise WrongState(_refusal(run_id, as_text(answer[1]), connection))
 

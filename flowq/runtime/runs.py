@@ -37,7 +37,6 @@ from flowq.runtime.tracing import as_span, write_context
 from flowq.status import (
     LIST,
     PROGRESSED,
-    RUN_ENDED,
     START,
     ApprovalDecision,
     CodeChange,
@@ -200,6 +199,7 @@ def _stage(
         pipeline.hset(keys.run(plan.run_id), mapping=record)
         pipeline.zadd(keys.RUNS, {plan.run_id: now_s})
         pipeline.zadd(keys.runs_of(plan.workflow), {plan.run_id: now_s})
+        pipeline.zadd(keys.runs_in("staged"), {plan.run_id: now_s})
         list_labeled(plan.run_id, labels, now_s, now_s + retention_s, pipeline)
         pipeline.zadd(keys.STAGED, {plan.run_id: now_s + LEASE_S})
         for first in range(0, len(releases), 1_000):
@@ -215,7 +215,7 @@ def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
     for other in line[: line.index(run_id)] if run_id in line else ():
         try:  # a run's own queue may have no workers, so `cancel` must not wait for its jobs
             is_apart = bool(get_record(other, connection).queue)
-            cancel(other, connection, may_wait=not is_apart)
+            cancel(other, connection, may_wait=not is_apart, by=f"run {run_id}")
         except (RunNotFound, WrongState):  # it has just ended
             continue
 
@@ -225,14 +225,30 @@ def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
 
 def get_record(run_id: str, connection: Redis) -> RunRecord:
     """Return the record of a run. Errors: RunNotFound."""
-    values: Any = connection.hmget(keys.run(run_id), *_FIELDS_OF_RUN)
+    record = _make_record(run_id, connection.hmget(keys.run(run_id), *_FIELDS_OF_RUN))
+    if record is None:
+        raise RunNotFound(run_id)
+    return record
+
+
+def read_records(run_ids: Iterable[str], connection: Redis) -> Iterator[tuple[str, RunRecord]]:
+    """Yield the records of runs as `get_current_record` returns them, but for those removed."""
+    found = read_each(
+        run_ids, connection, lambda pipe, run: pipe.hmget(keys.run(run), *_FIELDS_OF_RUN)
+    )
+    for run_id, (values,) in found:
+        if record := _make_record(run_id, values):
+            yield run_id, _with_current_state(record, connection)
+
+
+def _make_record(run_id: str, values: Any) -> RunRecord | None:
     raw = {
         name: as_text(value)
         for name, value in zip(_FIELDS_OF_RUN, values, strict=True)
         if value is not None
     }
     if not raw.get("workflow") or raw.get("state") == "purging":
-        raise RunNotFound(run_id)
+        return None
     return RunRecord(
         run_id=run_id,
         workflow=raw["workflow"],
@@ -380,6 +396,8 @@ def read_entry(event_id: Any, raw: Mapping[Any, Any]) -> Event:
         error=get("error", ""),
         exit_code=int(exit_code) if exit_code else None,
         progress=progress,
+        act=get("act", ""),
+        by=get("by", ""),
     )
 
 
@@ -388,18 +406,22 @@ def get_current_record(run_id: str, connection: Redis) -> RunRecord:
 
     Errors: RunNotFound.
     """
-    record = get_record(run_id, connection)
+    return _with_current_state(get_record(run_id, connection), connection)
+
+
+def _with_current_state(record: RunRecord, connection: Redis) -> RunRecord:
     if record.state != "running":
         return record
-    waits = is_waiting(_newest_events(run_id, connection))
+    waits = is_waiting(_newest_events(record.run_id, connection))
     return replace(record, state="waiting") if waits else record
 
 
 def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
     """Yield what has happened so far, newest first."""
-    before = "+"
+    before, count = "+", 20  # which is all that most readers need
     while before:
-        page: Any = connection.xrevrange(keys.run_events(run_id), before, "-", count=1_000)
+        page: Any = connection.xrevrange(keys.run_events(run_id), before, "-", count=count)
+        count = 1_000
         for event_id, raw in page:
             yield read_entry(event_id, raw)
         before = f"({as_text(page[-1][0])}" if page else ""
@@ -484,30 +506,24 @@ def read_changes(run_id: str, connection: Redis) -> list[CodeChange]:
 
 
 def cancel(
-    run_id: str, connection: Redis, *, is_now: bool = False, may_wait: bool = True
+    run_id: str, connection: Redis, *, is_now: bool = False, may_wait: bool = True, by: str = ""
 ) -> list[str]:
     """Cancel jobs that have not started, and stop running jobs. Idempotent.
 
     Jobs with `always()` or `canceled()` in their `if` still run, unless `is_now` is set or the run
     has not begun, because it is held or waits for its turn. Without `may_wait`, such jobs are also
     canceled if no worker listens on their queue; returns these queues. Running jobs of a dead
-    worker end immediately.
+    worker end immediately. The run is told that it was `by` somebody.
     Errors: RunNotFound; WrongState for a run that has ended.
     """
     record = get_record(run_id, connection)
-    if record.state in RUN_ENDED:
-        raise WrongState(f"run {run_id} has ended: {record.state}")
     if record.state == "retrying":  # complete the retry, or its later jobs would be started
         finish(connection, f"again:{run_id}")
-    has_begun = not connection.hexists(keys.run(run_id), "held")
-    # Before any job is called off: scripts that begin or add a job check this field.
-    with connection.pipeline() as pipeline:
-        if is_now or not has_begun:
-            pipeline.hset(keys.run(run_id), "canceling", "now")
-        else:
-            pipeline.hsetnx(keys.run(run_id), "canceling", "1")
-        pipeline.hdel(keys.run(run_id), *_OF_A_CANCEL)  # what is left of an earlier one
-        pipeline.execute()
+    # Before any job is called off: scripts that begin or add a job look whether this was done.
+    how = "now" if is_now else ""
+    state = scripts.CANCEL.call(connection, keys.run(run_id), run_id, how, by)
+    if state != 1:
+        raise WrongState(f"run {run_id} has ended: {as_text(state)}")
     _call_off(run_id, connection)
     queues: list[str] = []
     if not may_wait:
@@ -521,9 +537,6 @@ def cancel(
             pipeline.execute()
         _call_off(run_id, connection)
     return queues
-
-
-_OF_A_CANCEL = ("canceled", "resumed", "unattended")
 
 
 def _call_off(run_id: str, connection: Redis) -> None:

@@ -31,6 +31,14 @@ local function find_word(id)
   return words[1] or nil, words[2] or nil
 end
 
+-- Tells the run that somebody has approved a job, and who.
+local function tell_approval(run, id, name, word)
+  local said, reason = read_json(word), describe('approved', word)
+  local by = type(said) == 'table' and said.by
+  if not by then return runs.log(run, id, name, 'deferred', reason) end
+  runs.log_act(run, id, name, 'deferred', reason, 'approve', by)
+end
+
 local function reject(id, word)
   redis.call('HSET', keys.job(id), 'flowq_rejected', word)
   jobs.call_off(id, 'canceled', describe('rejected', word))
@@ -89,7 +97,7 @@ function approvals.approve(argv)
   else
     redis.call('HSET', keys.job(id), 'flowq_approved', word)
     redis.call('ZREM', OURS .. 'expiring', id)
-    if f[5] and not is_judged_now then runs.log(f[5], id, f[6], 'deferred', describe(what, word)) end
+    if f[5] and not is_judged_now then tell_approval(f[5], id, f[6], word) end
     if f[4] then jobs.queue_waiting(id) end
   end
   settling.settle_all()

@@ -72,6 +72,7 @@ function lifecycle.purge(run)
   forget_queue(redis.call('HGET', key, 'queue'))
   local workflow = redis.call('HGET', key, 'workflow')
   if workflow then redis.call('ZREM', OURS .. 'runs:' .. workflow, run) end
+  runs.list_by_state(run, nil)
   forget_labels(run)
   unclaim(run)
   local outputs_job = redis.call('HGET', key, 'outputs_job')

@@ -115,12 +115,13 @@ function rerun.run_again(run)
   end)
   if not done then return false end
   redis.call('DEL', list)
-  redis.call('HDEL', key, 'again')
+  local by = redis.call('HGET', key, 'retried_by')
+  redis.call('HDEL', key, 'again', 'retried_by')
   redis.call('HSET', key, 'state', 'running')
   runs.watch(run)
   runs.list_queue(run)
   if redis.call('HEXISTS', key, 'held') == 1 then return true end -- it goes when its turn comes
-  runs.log(run, '', '', 'running')
+  if by then runs.log_act(run, '', '', 'running', '', 'retry', by) else runs.log(run, '', '', 'running') end
   later('run:' .. run)
   return true
 end
@@ -161,7 +162,7 @@ end
 -- ARGV   4 run id   5 key of the list that says what to do with which job, last ones first:
 --        "+<job>" runs again, "=<job>" keeps its result and tells it to the jobs that run again,
 --        "-<job>" is removed, for somebody will add it again, and "*<group>" forgets its items
---        6 "1" when the run may have succeeded
+--        6 "1" when the run may have succeeded   7 who does that
 -- One with a `concurrency` group lines up in it again, and is held until its turn comes.
 -- Returns {1}, or {"state", state} if the state of the run does not allow it; then nothing is changed.
 -- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.
@@ -176,11 +177,14 @@ function rerun.retry_run(argv)
   end
   redis.call('RENAME', list, OURS .. 'again:' .. run)
   redis.call('PERSIST', OURS .. 'again:' .. run)
+  local by = (argv[7] or '') ~= '' and argv[7]
   redis.call('HSET', key, 'state', 'retrying')
+  runs.list_by_state(run, 'running')
   redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'resumed', 'released', 'again', 'held',
     'deadline_at', 'late')
   redis.call('ZREM', OURS .. 'ended', run)
-  runs.join_concurrency(run)
+  local goes_now = runs.join_concurrency(run, 'retry', by)
+  if goes_now and by then redis.call('HSET', key, 'retried_by', by) end
   later('again:' .. run)
   return { 1 }
 end

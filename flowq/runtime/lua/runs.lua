@@ -8,6 +8,12 @@ function runs.log(run, id, name, state, reason)
     'state', state, 'reason', reason or '')
 end
 
+-- The same of what somebody has done: `act` is "approve", "cancel", "release" or "retry"; `by` says who.
+function runs.log_act(run, id, name, state, reason, act, by)
+  return redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
+    'state', state, 'reason', reason or '', 'act', act, 'by', by)
+end
+
 -- The same of an execution that begins ("started"), or was handed to a child ("handed").
 function runs.log_start(run, id, name, state, worker)
   return redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
@@ -74,8 +80,9 @@ local function find_first(list)
   return first
 end
 
--- The run lines up in its group of runs; returns false when another one goes first.
-function runs.join_concurrency(run)
+-- The run lines up in its group of runs, because of what somebody has done, where `by` is given; returns
+-- false when another one goes first.
+function runs.join_concurrency(run, act, by)
   local list = concurrency_key(run)
   if not list then return true end
   redis.call('LREM', list, 0, run)
@@ -83,7 +90,9 @@ function runs.join_concurrency(run)
   local first = find_first(list)
   if first == run then return true end
   redis.call('HSET', keys.run(run), 'held', 'turn')
-  runs.log(run, '', '', 'waiting', 'run ' .. first .. ' of the same `concurrency` group goes first')
+  local reason = 'run ' .. first .. ' of the same `concurrency` group goes first'
+  if by then runs.log_act(run, '', '', 'waiting', reason, act, by)
+  else runs.log(run, '', '', 'waiting', reason) end
   return false
 end
 
@@ -154,6 +163,17 @@ local function ask_for_outputs(run, key, call, beside, own_queue)
   redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id) -- somebody waits for them
 end
 
+-- The run is in this state from now on, or removed (nil): runs are listed, and counted, by their states.
+local STATES = { 'staged', 'running', 'succeeded', 'failed', 'canceled' }
+
+function runs.list_by_state(run, state)
+  for _, other in ipairs(STATES) do
+    if other ~= state then redis.call('ZREM', OURS .. 'runs_in:' .. other, run) end
+  end
+  local submitted = state and redis.call('ZSCORE', OURS .. 'runs', run)
+  if submitted then redis.call('ZADD', OURS .. 'runs_in:' .. state, submitted, run) end
+end
+
 local function end_if_done(run)
   local key = keys.run(run)
   local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s', 'queue',
@@ -161,6 +181,7 @@ local function end_if_done(run)
   if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
   local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
+  runs.list_by_state(run, state)
   runs.log(run, '', '', state, state == 'canceled' and fields[9] or nil)
   redis.call('ZREM', OURS .. 'deadlines', run)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
@@ -187,6 +208,7 @@ function runs.count(run, before, after, id)
   if left > 0 and ended > 0 then return end
   if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
     redis.call('HSET', key, 'state', 'running', 'resumed', 1) -- by hand, so a cancel is over
+    runs.list_by_state(run, 'running')
     runs.watch(run)
     redis.call('HDEL', key, 'ended_at')
     runs.log(run, '', '', 'running')
@@ -234,6 +256,7 @@ local CLAIM_TTL_S = 30 * 86400
 -- Makes a staged run real; from here on any process can finish its releases.
 -- One whose `concurrency` group has another run already is held until its turn comes.
 -- ARGV   4 run id   5 "hold" to release nothing yet, "go" to release what was held by "hold", else ""
+--        6 who does that, for "go"
 -- Returns 1 for the call that did it, 0 when it was done before, -1 when there is no such run any
 -- more (its submitter took longer than its lease, and it was removed), -2 for the "go" of one that
 -- waits for its turn, -3 when another run has the same claim: the due time of a schedule. Idempotent.
@@ -249,6 +272,7 @@ function runs.commit(argv)
     local claim = redis.call('HGET', key, 'claim')
     if claim and not redis.call('SET', OURS .. 'due:' .. claim, run, 'NX', 'EX', CLAIM_TTL_S) then return -3 end
     redis.call('HSET', key, 'state', 'running', 'committed_at', NOW)
+    runs.list_by_state(run, 'running')
     redis.call('ZREM', OURS .. 'staged', run)
     runs.watch(run)
   end
@@ -258,9 +282,28 @@ function runs.commit(argv)
     return 1
   end
   redis.call('HDEL', key, 'held')
-  if not runs.join_concurrency(run) then return 1 end
-  runs.log(run, '', '', 'running')
+  local by = mode == 'go' and (argv[6] or '') ~= '' and argv[6]
+  if not runs.join_concurrency(run, 'release', by) then return 1 end
+  if by then runs.log_act(run, '', '', 'running', '', 'release', by) else runs.log(run, '', '', 'running') end
   later('run:' .. run)
+  return 1
+end
+
+-- Somebody cancels a run: from here on none of its jobs begins, but those that run in a canceled run too.
+-- lifecycle.cancel calls them off.
+-- ARGV   4 run id   5 "now" if these do not run either, else ""   6 who does that
+-- Returns 1, or the state of a run that has ended; then nothing is changed. Idempotent.
+function runs.begin_cancel(argv)
+  local run, key = argv[4], keys.run(argv[4])
+  local f = redis.call('HMGET', key, 'state', 'held', 'canceling', 'resumed')
+  if not f[1] or f[1] == 'succeeded' or f[1] == 'failed' or f[1] == 'canceled' then return f[1] or 'gone' end
+  local how = (argv[5] == 'now' or f[2]) and 'now' or f[3] or '1'
+  redis.call('HSET', key, 'canceling', how)
+  redis.call('HDEL', key, 'canceled', 'resumed', 'unattended') -- what is left of an earlier one
+  local is_news = how ~= f[3] or f[4]
+  if is_news and argv[6] ~= '' and f[1] == 'running' then
+    runs.log_act(run, '', '', f[2] and 'waiting' or 'running', '', 'cancel', argv[6])
+  end
   return 1
 end
 
