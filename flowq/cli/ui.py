@@ -6,7 +6,6 @@ import secrets
 import socket
 import webbrowser
 from importlib.util import find_spec
-from typing import Any
 
 import click
 
@@ -32,20 +31,20 @@ def command(host: str, port: int, read_only: bool, no_open: bool, redis_url: str
         raise UsageError("flowq ui needs more packages: pip install 'rq-flowq[ui]'")
     import uvicorn  # noqa: PLC0415 - an extra
 
-    from flowq.ui.application import make_app  # noqa: PLC0415 - starlette is an extra
+    from flowq.ui.address import local_address  # noqa: PLC0415 - starlette is an extra
+    from flowq.ui.application import make_app  # noqa: PLC0415
+    from flowq.ui.guard import Token  # noqa: PLC0415
     from flowq.ui.site import Site  # noqa: PLC0415
 
     token = secrets.token_urlsafe(32)
-
-    def authorize(request: Any) -> str | None:
-        given = request.query_params.get("token") or request.cookies.get("flowq", "")
-        return "ui" if secrets.compare_digest(given.encode(), token.encode()) else None
 
     with opened(redis_url, creating=True) as place, socket.create_server((host, port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}/?token={token}"
         terminal.write(f"{url}\n")
         if not no_open:
             webbrowser.open(url)
-        application = make_app(Site(place.connection, is_read_only=read_only), authorize)
+        address = local_address(host, listener.getsockname()[1])
+        site = Site(place.connection, is_read_only=read_only, server=place.shown_url)
+        application = make_app(site, Token(token, address, "ui"), address)
         config = uvicorn.Config(application, log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[listener])

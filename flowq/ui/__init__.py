@@ -1,22 +1,26 @@
 """The page: runs, jobs, workers and schedules in a browser, live (`flowq ui`).
 
-`application.py` has the routes. `guard.py` decides who may send what, `site.py` is what all routes
-share. `pages/` has a module for each kind of page, and `templates/` what it fills. `endpoints.py`
-has the same data as JSON, `acts.py` everything that changes a run, and `live.py` the events that
-keep an open page current. The extra `ui` has what this needs.
+`application.py` has the routes. `guard.py` decides who may send what, `address.py` knows the hosts
+under which the page is found, and `site.py` is what all routes share. `pages/` has a module for
+each kind of page, and `templates/` what it fills. `endpoints.py` has the same data as JSON,
+`acts.py` everything that changes a run, and `live.py` the events that keep an open page current.
+The extra `ui` has what this needs.
 
     application = flowq.ui.app(connection=redis.Redis(), authorize=may_see)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowq.errors import UsageError
+
 if TYPE_CHECKING:
     from redis import Redis
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 __all__ = ["app"]
 
@@ -24,18 +28,32 @@ __all__ = ["app"]
 def app(
     *,
     connection: Redis,
-    authorize: Callable[[Any], str | None],
+    authorize: Callable[[Any], str | Awaitable[str | None] | None],
     is_read_only: bool = False,
     workflows: Path | None = None,
-) -> Starlette:
+    hosts: Collection[str] | None = None,
+) -> ASGIApp:
     """Return the page as an ASGI application, to be mounted in another one.
 
-    `authorize` is called with each request (Starlette's) and returns the name of who sends it, or
-    None to refuse it. Behind a prefix, the server has to set `root_path`, as `Mount` does.
-    Errors: UsageError if the extra `ui` is not installed.
+    `authorize` is called with each request (Starlette's), also for what is only read, and returns
+    the name of who sends it, or None to refuse it. It may be a coroutine function; others are
+    called in a thread. Runs of the workflows in the folder `workflows` may be submitted. `hosts`
+    are the names (`HOST:PORT`) that requests may have in their Host header; without, the
+    application around the page should check them. Behind a prefix, the server has to set
+    `root_path`, as `Mount` does.
+    Errors: UsageError if the extra `ui` is not installed, or for `hosts`.
     """
-    from flowq.ui.application import make_app  # noqa: PLC0415 - starlette is an extra
+    if not find_spec("starlette"):
+        raise UsageError("flowq.ui needs more packages: pip install 'rq-flowq[ui]'")
+    from flowq.ui.address import Address, read_host  # noqa: PLC0415 - starlette is an extra
+    from flowq.ui.application import make_app  # noqa: PLC0415
     from flowq.ui.site import Site  # noqa: PLC0415
 
+    address = Address()
+    if hosts is not None:
+        named = [read_host(host, scheme) for host in hosts for scheme in ("http", "https")]
+        if None in named:
+            raise UsageError("hosts of the page are written HOST or HOST:PORT")
+        address = Address(frozenset(filter(None, named)))
     site = Site(connection, is_read_only=is_read_only, workflows=workflows)
-    return make_app(site, authorize)
+    return make_app(site, authorize, address)

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from flowq.errors import FlowqError, NotFound, ServerUnavailable, UsageError, WrongState
-from flowq.render.json import error_document
+from flowq.errors import (
+    FlowqError,
+    NotFound,
+    ServerUnavailable,
+    UsageError,
+    WorkflowInvalid,
+    WrongState,
+)
+from flowq.render.json import error_document, make_document
+from flowq.server.connection import explain
 from flowq.ui import acts, endpoints, live
-from flowq.ui.guard import Guard
+from flowq.ui.address import Address
+from flowq.ui.guard import Authorize, Guard
 from flowq.ui.pages import ROUTES
-from flowq.ui.replies import as_json
+from flowq.ui.replies import as_json, find_path
 from flowq.ui.site import Site, site_of
 
 _STATUS_BY_ERROR: tuple[tuple[type[FlowqError], int], ...] = (
     (NotFound, 404),
     (WrongState, 409),
     (UsageError, 400),
+    (WorkflowInvalid, 400),
     (ServerUnavailable, 503),
 )
 
 
-def make_app(site: Site, authorize: Callable[[Any], str | None]) -> Starlette:
-    """Return the page. `authorize` names who sends a request, or returns None to refuse it."""
+RETRY_S = 5
+"""When a browser asks again, if the server of the runs is away."""
+
+
+def make_app(site: Site, authorize: Authorize, address: Address | None = None) -> Guard:
+    """Return the page. `authorize` names who sends a request, or returns None to refuse it.
+
+    Without an `address`, the application around the page checks the hosts of requests.
+    """
     routes: list[BaseRoute] = [
-        Mount("/static", StaticFiles(packages=[("flowq.ui", "static")])),
+        Mount("/static", _Static(packages=[("flowq.ui", "static")])),
         *endpoints.ROUTES,
         *live.ROUTES,
         *([] if site.is_read_only else acts.ROUTES),
@@ -40,23 +57,66 @@ def make_app(site: Site, authorize: Callable[[Any], str | None]) -> Starlette:
     ]
     application = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, authorize=authorize)],
-        exception_handlers={FlowqError: _tell_error, HTTPException: _tell_http},
+        exception_handlers={
+            FlowqError: _tell_error,
+            RedisError: _tell_outage,
+            HTTPException: _tell_http,
+            Exception: _tell_fault,
+        },
     )
     application.state.site = site
-    return application
+    # Around everything: its headers are on the replies to faults, too.
+    return Guard(application, authorize, address or Address())
+
+
+class _Static(StaticFiles):
+    """Files that browsers keep, and ask about."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "private, no-cache"
+        return response
 
 
 def _tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FlowqError)
     code = next((code for kind, code in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
-    if "/api/" in request.url.path:
-        return as_json(error_document(error), code)
-    return site_of(request).render(request, "error.html", code, message=str(error), code=code)
+    headers = {}
+    if code == _AWAY:
+        headers = {"Retry-After": str(RETRY_S), "Refresh": str(RETRY_S)}
+    return _tell(request, code, error_document(error), str(error), headers)
+
+
+_AWAY = 503
+
+
+def _tell_outage(request: Request, error: Exception) -> Response:
+    reason = explain(error)
+    return _tell_error(request, ServerUnavailable(site_of(request).server, reason))
 
 
 def _tell_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return site_of(request).render(
-        request, "error.html", error.status_code, message=error.detail, code=error.status_code
-    )
+    return _tell(request, error.status_code, None, error.detail, error.headers)
+
+
+def _tell_fault(request: Request, error: Exception) -> Response:
+    """Reply to what should not have happened; the log of the process has the traceback."""
+    return _tell(request, 500, None, f"an error in flowq: {type(error).__name__}", None)
+
+
+def _tell(
+    request: Request,
+    code: int,
+    document: Mapping[str, Any] | None,
+    message: str,
+    headers: Mapping[str, str] | None,
+) -> Response:
+    response: Response
+    if find_path(request.scope).startswith("/api/"):
+        error = {"type": "HTTPError", "message": message, "exit_code": 1}
+        response = as_json(document or make_document("error", error=error), code)
+    else:
+        response = site_of(request).render(request, "error.html", code, message=message, code=code)
+    response.headers.update(dict(headers or {}))
+    return response

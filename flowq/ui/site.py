@@ -25,6 +25,8 @@ class Site:
     connection: Redis = field(repr=False)
     is_read_only: bool = False
     workflows: Path | None = None
+    server: str = "the Redis server"
+    """What errors call the server: its URL, without its password."""
 
     @cached_property
     def templates(self) -> Environment:
@@ -44,7 +46,8 @@ class Site:
             now=datetime.now(UTC),
             is_read_only=self.is_read_only,
             can_submit=self.workflows is not None and not self.is_read_only,
-            path=request.url.path,
+            path=request.scope["path"],
+            csrf=getattr(request.state, "csrf", ""),
             **values,
         )
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status_code)
