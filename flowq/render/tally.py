@@ -45,15 +45,17 @@ class Part:
     `thumb` has the jobs `thumb[0].cut`, `thumb[1].cut`, and so on.
 
     Shape: `states` counts its jobs by state, a tolerated failure as `TOLERATED`; `helpers` those
-    that begin workflows or make lists. `parts` are those inside of it, by name; `job` is the only
+    that begin workflows or make lists. `parts` are those inside of it, by name, and `outer` is what
+    it is inside of; `job` is the only
     job, if it has one, and `list_job` makes the list of a group. `failed` has its newest failures,
     `due` when jobs go on, both by the names of the jobs; `pausing` has the names of those of them
     that sleep or poll.
     """
 
-    def __init__(self, name: str, *, is_group: bool = False) -> None:
+    def __init__(self, name: str, outer: Part | None = None) -> None:
         self.name = name
-        self.is_group = is_group
+        self.outer = outer
+        self.is_group = False
         self.states = Counter[str]()
         self.helpers = Counter[str]()
         self.parts: dict[str, Part] = {}
@@ -139,6 +141,20 @@ class Part:
         """When the last of its jobs ended."""
         return max((each._last_at for each in self._all() if each._last_at), default=None)
 
+    @property
+    def path(self) -> str:
+        """Its name with those of what it is inside of: `thumb.cut`."""
+        return f"{self.outer.path}.{self.name}" if self.outer else self.name
+
+    def count_own(self) -> Counter[str]:
+        """Return what it adds to the counts of its run, without the parts inside of it."""
+        found, made = +self.states, self.list_job
+        if made is not None and made.state != "finished" and not self.states.total():
+            found[made.state] += 1  # it stands for the items that it has not made
+        if tolerated := found.pop(TOLERATED, 0):
+            found["failed"] += tolerated
+        return found
+
     def _all(self) -> list[Part]:
         return [self, *walk(self.parts)]
 
@@ -179,14 +195,19 @@ class Tally:
         self.update(status, [job.name for job in sorted(status.jobs.values(), key=_ended_first)])
         self._is_complete = True
 
-    def update(self, status: RunStatus, names: Iterable[str]) -> None:
-        """Count those jobs again that have these names."""
+    def update(self, status: RunStatus, names: Iterable[str]) -> set[Part]:
+        """Count those jobs again that have these names; return the parts that they belong to.
+
+        Of the status, only these jobs are read, so that it may have no others.
+        """
+        touched = set[Part]()
         # Lists come last: what a list adds before it ends does not make its group grow later.
         find_job = status.jobs.get
         for name in sorted(names, key=is_helper):
             job = find_job(name)
             known = self._seen.pop(name, None)
             part, helps, before = known or (*self._find(name), "")
+            touched.add(part)
             counts = part.helpers if helps else part.states
             if before:
                 counts[before] -= 1
@@ -197,6 +218,7 @@ class Tally:
             counts[state] += 1
             self._seen[name] = part, helps, state
             self._note(job, part, helps=helps, is_new=not before)
+        return touched
 
     @classmethod
     def of_counted(cls, counted: Counted) -> Tally | None:
@@ -257,7 +279,7 @@ class Tally:
         path = name.rpartition("(")[0] if helps else name
         parts, at, part = self.parts, 0, None
         while found := _PART.match(path, at):
-            part = self._part(parts, found["name"])
+            part = self._part(parts, found["name"], part)
             parts, at = part.parts, found.end()
         if part is None or at < len(path):  # a name that no declaration can have
             part = self._part(self.parts, outermost_name(name) or name)
@@ -266,21 +288,17 @@ class Tally:
         # An older version gave the job that makes the list the name of its group.
         return part, helps or name in self._groups
 
-    def _part(self, parts: dict[str, Part], name: str) -> Part:
+    def _part(self, parts: dict[str, Part], name: str, outer: Part | None = None) -> Part:
         if name not in parts:
-            parts[name] = Part(name)
+            parts[name] = Part(name, outer)
         return parts[name]
 
     def count_by_state(self) -> Counter[str]:
         """Return how many of what was declared are in each state, as `RunStatus` counts them."""
         found = Counter[str]()
         for part in walk(self.parts):
-            found += part.states
-            made = part.list_job
-            if made is not None and made.state != "finished" and not part.states.total():
-                found[made.state] += 1  # it stands for the items that it has not made
-        found["failed"] += found.pop(TOLERATED, 0)
-        return +found
+            found += part.count_own()
+        return found
 
 
 def walk(parts: Mapping[str, Part]) -> Iterator[Part]:

@@ -3,8 +3,8 @@
 `application.py` has the routes. `guard.py` decides who may send what, `address.py` knows the hosts
 under which the page is found, and `site.py` is what all routes share. `pages/` has a module for
 each kind of page, and `templates/` what it fills. `endpoints.py` has the same data as JSON,
-`acts.py` everything that changes a run, and `live.py` the events that keep an open page current.
-The extra `ui` has what this needs.
+`acts.py` everything that changes a run, and `live.py` sends the events that keep an open page
+current, from what `live_counts.py` counts. The extra `ui` has what this needs.
 
     application = flowq.ui.app(connection=redis.Redis(), authorize=may_see)
 """

@@ -7,6 +7,9 @@ from redis import Redis
 from starlette.testclient import TestClient
 
 import flowq.ui
+from tests.runtime.conftest import work
+
+__all__ = ["work"]
 
 
 @pytest.fixture
