@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` t
     )
     from flowq.runtime.results import Failure, JobEnd, JobView, Unloadable
     from flowq.runtime.run_lists import RunFilter, RunPage, list_runs, read_run_page
+    from flowq.runtime.schedules import ScheduleRecord, list_schedules
     from flowq.runtime.uninstalling import check_uninstall, uninstall
     from flowq.runtime.wip import (
         Executing,
@@ -87,6 +88,7 @@ __all__ = [
     "RunOverTime",
     "RunPage",
     "RunRecord",
+    "ScheduleRecord",
     "Unloadable",
     "WorkerRecord",
     "WorkflowHistory",
@@ -100,6 +102,7 @@ __all__ = [
     "list_executing",
     "list_queues",
     "list_runs",
+    "list_schedules",
     "list_workers",
     "missing_job",
     "read_run_page",
@@ -109,30 +112,25 @@ __all__ = [
     "uninstall",
 ]
 
-_MODULE_BY_NAME = {
-    "Executing": "wip",
-    "Explanation": "explain",
-    "Failure": "results",
-    "InProgress": "wip",
-    "JobOverTime": "over_time",
-    "JobView": "results",
-    "KeptOutputs": "kept_outputs",
-    "RunFilter": "run_lists",
-    "RunOverTime": "over_time",
-    "RunPage": "run_lists",
-    "Unloadable": "results",
-    "WorkerRecord": "wip",
-    "WorkflowHistory": "over_time",
-    "check_uninstall": "uninstalling",
-    "explain": "explain",
-    "list_executing": "wip",
-    "list_runs": "run_lists",
-    "list_workers": "wip",
-    "read_run_page": "run_lists",
-    "read_wip": "wip",
-    "read_workflow_history": "over_time",
-    "uninstall": "uninstalling",
+_NAMES_BY_MODULE = {
+    "explain": ("Explanation", "explain"),
+    "kept_outputs": ("KeptOutputs",),
+    "over_time": ("JobOverTime", "RunOverTime", "WorkflowHistory", "read_workflow_history"),
+    "results": ("Failure", "JobView", "Unloadable"),
+    "run_lists": ("RunFilter", "RunPage", "list_runs", "read_run_page"),
+    "schedules": ("ScheduleRecord", "list_schedules"),
+    "uninstalling": ("check_uninstall", "uninstall"),
+    "wip": (
+        "Executing",
+        "InProgress",
+        "WorkerRecord",
+        "list_executing",
+        "list_workers",
+        "read_wip",
+    ),
 }
+"""What is loaded when it is first used, by the module of `flowq.runtime` that has it."""
+_MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

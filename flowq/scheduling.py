@@ -48,6 +48,7 @@ from flowq.runtime.connections import (
     retry_while_unavailable,
 )
 from flowq.runtime.runs import get_record, remove
+from flowq.runtime.schedules import list_schedule, read_holder, record_schedule
 from flowq.runtime.wire import from_wire
 from flowq.spec import Path, Schedule, Workflow
 from flowq.status import RUN_ENDED
@@ -68,6 +69,9 @@ STOOD_STILL_S = 3_600.0
 
 CLOCK_WAS_WRONG_S = 86_400.0
 """If the clock of the server is put back by more than this, what is due is counted from then on."""
+
+RECORD_S = 3_600.0
+"""How often a scheduler records what it serves (flowq/runtime/schedules.py)."""
 
 PER_TICK = 50
 """How many runs are submitted at a time, before the lease is renewed."""
@@ -181,6 +185,7 @@ class Scheduler:
         self.token = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}"
         self.looked_at_s: float | None = None
         """When this process looked last, as the one that works."""
+        self._recorded_s: float | None = None
         self._is_leading: bool | None = None
         self._is_paused = False
 
@@ -188,8 +193,11 @@ class Scheduler:
         """Submit what is due, if this process holds the lease. Errors: redis-py's."""
         now_s = read_clock(self.connection)
         if not self._lead():
-            self.looked_at_s = None
+            self.looked_at_s = self._recorded_s = None
             return
+        if self._recorded_s is None or abs(now_s - self._recorded_s) > RECORD_S:
+            record_schedule(self.workflow.name, self.workflow.schedules, self.connection, now_s)
+            self._recorded_s = now_s
         raw: list[bytes | None] = self.connection.hmget(  # type: ignore[assignment]  # not awaited
             keys.schedule(self.workflow.name), "served_at", "paused", "resumed_at"
         )
@@ -226,7 +234,7 @@ class Scheduler:
             if is_leading:
                 self.connection.pexpire(key, lease_ms)
             elif self._is_leading is not False:
-                host, pid, _ = holder.rsplit(" ", 2) if holder.count(" ") > 1 else ("", "", "")
+                host, pid = read_holder(holder)
                 other = f"process {pid} on {host}" if pid else "another process"
                 self.tell(f"{self.workflow.name} is scheduled by {other}; waiting")
         if is_leading and self._is_leading is False:
@@ -319,7 +327,12 @@ def serve(
 
 def pause(workflow: str, connection: Redis) -> bool:
     """Submit no run of this schedule before `resume`; return whether it was not paused."""
-    return bool(connection.hsetnx(keys.schedule(workflow), "paused", read_clock(connection)))
+    now_s = read_clock(connection)
+    with connection.pipeline() as pipeline:
+        pipeline.hsetnx(keys.schedule(workflow), "paused", now_s)
+        list_schedule(workflow, now_s, pipeline)
+        was_not_paused, *_ = pipeline.execute()
+    return bool(was_not_paused)
 
 
 def resume(workflow: str, connection: Redis) -> bool:

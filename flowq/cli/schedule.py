@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowq.cli import compiling, options, terminal
-from flowq.cli.place import Place, opened, warn_about
-from flowq.client import find_unattended
+from flowq.cli import compiling, display, options, terminal
+from flowq.cli.place import Place, opened, opened_if_used, warn_about
+from flowq.client import find_unattended, list_schedules
 from flowq.errors import FlowqError, UsageError, WorkflowInvalid
 from flowq.plan import Plan
+from flowq.render.details import schedules_table
+from flowq.render.json import schedules_document, write_json
 from flowq.spec import Workflow
 
 if TYPE_CHECKING:
@@ -25,22 +27,26 @@ LONGEST_NAP_S = 0.2
 
 
 @click.command()
-@options.target
+@options.optional_target
 @options.inputs
 @options.inputs_file
 @click.option("--pause", is_flag=True, help="Submit no runs before --resume, and exit.")
 @click.option("--resume", is_flag=True, help="Continue a paused schedule, and exit.")
+@click.option("--list", "lists", is_flag=True, help="List the server's schedules, and exit.")
 @options.redis_url
 @options.no_import
+@options.as_json
 @options.verbose
 def command(
-    target: str,
+    target: str | None,
     given: Mapping[str, str],
     inputs_file: str | None,
     pause: bool,
     resume: bool,
+    lists: bool,
     redis_url: str | None,
     imports: bool,
+    as_json: bool,
     verbose: bool,
 ) -> None:
     """Submit a run whenever the workflow's `schedule` is due, until Ctrl-C.
@@ -49,15 +55,26 @@ def command(
     watches the clock; workers, as started by `flowq worker`, execute the runs. Several instances
     may watch one workflow: one of them works, and another takes over within seconds.
 
+    --list needs no TARGET: it lists the schedules that the server knows, when they are due next,
+    and which process submits their runs. --json belongs to it.
+
     \b
       flowq schedule workflows/books.yaml --redis-url redis://localhost/0
       flowq schedule workflows/                 all workflows in a folder
       flowq schedule workflows/books.yaml --pause
+      flowq schedule --list
     """
     from flowq import scheduling  # noqa: PLC0415 - nothing but this needs it
 
-    if pause and resume:
-        raise UsageError("--pause and --resume exclude each other")
+    if pause + resume + lists > 1:
+        raise UsageError("--pause, --resume and --list exclude each other")
+    if lists:
+        _list(redis_url, as_json=as_json)
+        return
+    if as_json:
+        raise UsageError("--json belongs to --list: flowq schedule --list --json")
+    if target is None:
+        raise UsageError("name a workflow with a schedule, or a folder; or list all with --list")
     workflows = find_scheduled(target)
     if Path(target).is_dir() and (given or inputs_file):
         raise UsageError("the workflows of a folder have their inputs under `schedule`: `inputs`")
@@ -80,6 +97,15 @@ def command(
             for workflow, inputs, *_ in served
         ]
         scheduling.serve(schedulers, until_interrupted(signals), place.revive)
+
+
+def _list(redis_url: str | None, *, as_json: bool) -> None:
+    with terminal.result_stream(as_json) as out, opened_if_used(redis_url) as place:
+        records = list_schedules(place.connection) if place else []
+        if as_json:
+            terminal.write(write_json(schedules_document(records)), out)
+        else:
+            display.tell(schedules_table(records, datetime.now(UTC)), out)
 
 
 def _plan_first(

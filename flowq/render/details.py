@@ -6,7 +6,7 @@ import pprint
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowq.cells import count_cells, pad
 from flowq.durations import local_time
@@ -28,12 +28,18 @@ from flowq.render.tally import Part
 from flowq.runtime.views import to_printable
 from flowq.status import ENDED, CodeChange, JobRecord, JobStatus, RunRecord
 
+if TYPE_CHECKING:
+    from flowq.runtime.schedules import ScheduleRecord
+
 MAX_ERROR = 75
 """Characters of the error of an attempt that are shown in a line."""
 
 MAX_ARGUMENT = 1000
 """Characters of an argument that are shown."""
 
+
+MAX_SCHEDULES = 50
+"""Characters of the schedules of a workflow that are shown in a line of a table."""
 
 MAX_LABELS = 60
 """Characters of the labels of a run that are shown in a line of a table."""
@@ -255,6 +261,30 @@ def _run_row(record: RunRecord, now: datetime) -> list[Span]:
         (format_age(record.created_at, now), "dim"),
         (format_duration(took.total_seconds()) if took else "", "dim"),
         (shortened(printable(say_labels(record.labels)), MAX_LABELS), "dim"),
+    ]
+
+
+def schedules_table(records: Iterable[ScheduleRecord], now: datetime) -> list[Line]:
+    """Return one line for each workflow, in the order given, under a line with the heads."""
+    rows = [_schedule_row(record, now) for record in records]
+    if not rows:
+        return [(("no schedules", "dim"),)]
+    return aligned(("WORKFLOW", "SCHEDULE", "NEXT DUE", "BY", "LAST RUN", "STATE", "AGE"), rows)
+
+
+def _schedule_row(record: ScheduleRecord, now: datetime) -> list[Span]:
+    schedules = [f"{each.cron} ({each.timezone})" for each in record.schedules]
+    due = local_time(record.next_due_at) if record.next_due_at else ""
+    by = f"{record.host} {record.pid}" if record.host else "nobody"
+    last = record.runs[0] if record.runs else None
+    return [
+        (printable(record.workflow), ""),
+        (shortened(printable(", ".join(schedules)), MAX_SCHEDULES), ""),
+        ("paused", "yellow") if record.is_paused else (due, ""),
+        (printable(by), "dim" if record.host else "red"),
+        (last.run_id if last else "", ""),
+        (last.state, STYLE_BY_STATE.get(last.state, "")) if last else ("", ""),
+        (format_age(last.created_at, now) if last else "", "dim"),
     ]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.event import Event
@@ -38,6 +38,9 @@ from flowq.status import (
     RunStatus,
     public_name,
 )
+
+if TYPE_CHECKING:
+    from flowq.runtime.schedules import ScheduleRecord
 
 VERSION = 1
 """Of the documents: it changes when a key goes, or means something else."""
@@ -363,6 +366,27 @@ def _times(record: RunRecord) -> dict[str, Any]:
         "started_at": write_instant(record.committed_at),
         "ended_at": write_instant(ended_at),
         "duration_s": _seconds((ended_at - begun_at).total_seconds()) if ended_at else None,
+    }
+
+
+def schedules_document(records: Iterable[ScheduleRecord]) -> dict[str, Any]:
+    """Return what `flowq schedule --list` prints."""
+    return make_document("schedules", schedules=[_schedule(each) for each in records])
+
+
+def _schedule(record: ScheduleRecord) -> dict[str, Any]:
+    return {
+        "workflow": record.workflow,
+        "schedules": [
+            {"cron": each.cron, "timezone": each.timezone, "catch_up": each.catch_up}
+            for each in record.schedules
+        ],
+        "next_due_at": write_instant(record.next_due_at),
+        "paused": record.is_paused,
+        "served_at": write_instant(record.served_at),
+        "host": record.host or None,
+        "pid": record.pid,
+        "runs": [_record(each) for each in record.runs],
     }
 
 

@@ -15,6 +15,7 @@ runs.py         submit, read, cancel and remove runs; planned.py the jobs of a p
 run_lists.py    lists of runs, by workflow, state and label; run_labels.py labels
 over_time.py    how the last runs of a workflow, and their jobs, have ended
 groups.py       add items, and the jobs of nested workflows, while a run runs
+schedules.py    the schedules that the server knows
 approvals.py    approve, reject, release; retry.py run again
 outputs.py      evaluates the outputs of a run; kept_outputs.py what is kept of them for commands
 event_log.py    reads the events of one run, or of all

@@ -53,7 +53,10 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:labeled          ZSET of "<run> <its labels>" by the time of the next look at whether
                                 an older version has removed the run
     rq:flowq:1:schedule:<workflow>  HASH: until when its due times have been dealt with
-                                (served_at), and whether it is paused (flowq/scheduling.py)
+                                (served_at), whether it is paused, and its schedules
+                                (flowq/scheduling.py)
+    rq:flowq:1:schedules        ZSET of the workflows that have one, by the time when that was
+                                recorded (flowq/runtime/schedules.py)
     rq:flowq:1:scheduler:<workflow>  the process that submits its runs; expires
     rq:flowq:1:due:<workflow>:<instant>  the run of a due time; expires
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are removed
@@ -98,6 +101,7 @@ EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 DEADLINES = f"{PREFIX}:flowq:{VERSION}:deadlines"
 ROUNDS = f"{PREFIX}:flowq:{VERSION}:rounds"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
+SCHEDULES = f"{PREFIX}:flowq:{VERSION}:schedules"
 LABELED = f"{PREFIX}:flowq:{VERSION}:labeled"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"

@@ -14,9 +14,11 @@ import redis
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from rq.job import Job
 
+from flowq.cli.schedule import find_scheduled
 from flowq.render.json import MAX_RESULTS, load_schema
 from flowq.render.lines import format_duration
 from flowq.runtime.queue import Queue
+from flowq.scheduling import Scheduler
 from flowq.workers.redis_side import Capacity, RedisSide
 from tests.cli.commands import Said
 
@@ -248,6 +250,30 @@ def test_what_looks_at_workflows_only(ask: Ask, flow: str) -> None:
     graph = ask("graph", flow, url=False)
     assert {job["name"] for job in graph["jobs"]} >= {"say", "each"}
     assert ask("server", "status", url=False)["kind"] == "server"
+
+
+def test_schedules_are_listed(ask: Ask, call: Call, folder: Path, redis_url: str) -> None:
+    assert ask("schedule", "--list")["schedules"] == []
+    assert call("schedule", "--list", "--redis-url", redis_url).out == "no schedules\n"
+    (folder / "daily.yaml").write_text(
+        "schedule: {cron: '30 2 * * *', timezone: Asia/Tokyo}\njobs: {a: {run: date}}\n"
+    )
+    connection = redis.Redis.from_url(redis_url)
+    (workflow,) = find_scheduled(str(folder / "daily.yaml")).values()
+    Scheduler(workflow, {}, connection).tick()
+    (daily,) = ask("schedule", "--list")["schedules"]
+    assert (daily["workflow"], daily["paused"], daily["runs"]) == ("daily", False, [])
+    assert daily["schedules"] == [
+        {"cron": "30 2 * * *", "timezone": "Asia/Tokyo", "catch_up": "none"}
+    ]
+    assert daily["next_due_at"].endswith("T17:30:00.000000Z")
+    table = call("schedule", "--list", "--redis-url", redis_url).out.splitlines()
+    assert table[0].split()[:4] == ["WORKFLOW", "SCHEDULE", "NEXT", "DUE"]
+    assert "30 2 * * * (Asia/Tokyo)" in table[1]
+    call("schedule", "daily.yaml", "--pause", "--redis-url", redis_url)
+    assert ask("schedule", "--list")["schedules"][0]["paused"] is True
+    for words in (["--json", "daily.yaml"], ["--list", "--pause"], []):
+        assert call("schedule", *words, "--redis-url", redis_url).code == 2
 
 
 def test_what_looks_at_workers(ask: Ask, connection: redis.Redis) -> None:
