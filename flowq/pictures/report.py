@@ -7,6 +7,7 @@ of failures was masked when the workers wrote it.
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -130,7 +131,7 @@ def _facts(report: RunReport) -> Iterator[str]:
         yield f"<p>The run had not ended when this was written, {_instant(report.now)}.</p>"
 
 
-def _begin(report: RunReport) -> datetime:
+def find_begin(report: RunReport) -> datetime:
     """Return the instant that times are told from: the commit, or the last retry."""
     first = [each[0].started_at for each in report.attempts.values() if each]
     return min(
@@ -148,18 +149,53 @@ def _instant(at: datetime | None) -> str:
 
 def find_shown(status: RunStatus) -> list[JobStatus]:
     """Return the failed jobs that a report shows: not tolerated ones first, then by their end."""
-    return _find_failed(status)[:MAX_FAILURES]
+    return find_failed(status)[:MAX_FAILURES]
 
 
-def _find_failed(status: RunStatus) -> list[JobStatus]:
-    """Return the jobs that failed, and those that somebody has rejected."""
+def find_failed(status: RunStatus) -> list[JobStatus]:
+    """Return the jobs that failed, and those that somebody has rejected, in the same order."""
     found = status.find_failed((*BAD, "canceled"), with_tolerated=True)
     failed = [job for job in found if job.state in BAD or job.is_rejected]
     return sorted(failed, key=lambda job: (status.is_tolerated(job), job.ended_at or _NEVER))
 
 
+@dataclass(frozen=True, slots=True)
+class ToldFailure:
+    """What is said of a failure.
+
+    Shape: `mark` is the state that it looks like; `notes` stand beside the name; `why` is one line,
+    `text` the traceback without frames of flowq and RQ; `earlier` are failed attempts before it.
+    """
+
+    job: JobStatus
+    mark: str
+    notes: tuple[str, ...]
+    why: str
+    text: str
+    earlier: tuple[Attempt, ...] = ()
+
+
+def tell_failure(job: JobStatus, report: RunReport) -> ToldFailure:
+    """Return what is said of a failure, from what was read with the report."""
+    kept = report.failures.get(job.name)
+    text = kept.traceback if kept else job.reason
+    attempts = report.attempts.get(job.name, ())
+    is_tolerated = report.status.is_tolerated(job)
+    notes = [TOLERATED if is_tolerated else ""]
+    notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
+    why = _find_error(attempts) or (last_message(text) if kept else job.reason)
+    return ToldFailure(
+        job,
+        TOLERATED if is_tolerated else job.state,
+        tuple(filter(None, notes)),
+        why[:_MAX_REASON],
+        "\n".join(without_runtime(text, advice="")),
+        tuple(each for each in attempts[:-1] if each.error),
+    )
+
+
 def _failures(report: RunReport) -> Iterator[str]:
-    found = _find_failed(report.status)
+    found = find_failed(report.status)
     number, tolerated = len(found), sum(map(report.status.is_tolerated, found))
     if not number:
         return
@@ -167,31 +203,23 @@ def _failures(report: RunReport) -> Iterator[str]:
     said = f", {how_many} tolerated".replace(",  ", ", ") if tolerated else ""
     yield f"<h2>{count(number, 'failure')}{said}</h2>"
     for job in find_shown(report.status):
-        yield from _failure(job, report)
+        yield from _failure(tell_failure(job, report))
     if number > MAX_FAILURES:
         yield f"<p>{number - MAX_FAILURES:,} more failures are not shown.</p>"
 
 
-def _failure(job: JobStatus, report: RunReport) -> Iterator[str]:
-    kept = report.failures.get(job.name)
-    text = kept.traceback if kept else job.reason
-    told = "\n".join(without_runtime(text, advice=""))
-    attempts = report.attempts.get(job.name, ())
-    is_tolerated = report.status.is_tolerated(job)
-    mark = TOLERATED if is_tolerated else job.state
-    notes = [TOLERATED if is_tolerated else ""]
-    notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
-    words = ", ".join(filter(None, notes))
-    why = _find_error(attempts) or (last_message(text) if kept else job.reason)
+def _failure(told: ToldFailure) -> Iterator[str]:
+    words = ", ".join(told.notes)
     yield (
-        f"<details><summary>{find_mark(mark)} {escaped(job.name)}"
-        f"{f' ({words})' if words else ''}: {escaped(why[:_MAX_REASON])}</summary>"
+        f"<details><summary>{find_mark(told.mark)} {escaped(told.job.name)}"
+        f"{f' ({words})' if words else ''}: {escaped(told.why)}</summary>"
     )
-    yield f"<pre>{_escaped_lines(told)}</pre>"
-    earlier = [each for each in attempts[:-1] if each.error]
-    if earlier:
+    yield f"<pre>{_escaped_lines(told.text)}</pre>"
+    if told.earlier:
         yield "<p>Earlier attempts:</p><ul>"
-        yield from (f"<li>attempt {each.number}: {escaped(each.error)}</li>" for each in earlier)
+        yield from (
+            f"<li>attempt {each.number}: {escaped(each.error)}</li>" for each in told.earlier
+        )
         yield "</ul>"
     yield "</details>"
 
@@ -202,19 +230,22 @@ def _find_error(attempts: Sequence[Attempt]) -> str:
 
 
 def _escaped_lines(text: str) -> str:
-    """Return a text of several lines for `pre`, without its beginning if it is long."""
-    if len(text) > MAX_TRACEBACK:
-        text = f"… {len(text) - MAX_TRACEBACK:,} characters left out\n{text[-MAX_TRACEBACK:]}"
-    return to_xml(html.escape(spelled(text)))
+    return to_xml(html.escape(spelled(without_beginning(text))))
+
+
+def without_beginning(text: str, at_most: int = MAX_TRACEBACK) -> str:
+    """Return a traceback, without its beginning if it has more characters than that."""
+    if len(text) <= at_most:
+        return text
+    return f"… {len(text) - at_most:,} characters left out\n{text[-at_most:]}"
 
 
 def _timeline(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     ends = [each.ended_at for row in rows for each in row.all_attempts if each.ended_at]
     end = max([report.status.ended_at or report.now, *ends])
     yield "<h2>Timeline</h2>"
-    drawing = render_timeline(rows, _begin(report), end)
-    legend = [*_LEGEND, *([_BROKEN] if 'class="break"' in drawing else [])]
-    yield f'<p class="legend">{"".join(map(_legend, legend))}</p>'
+    drawing = render_timeline(rows, find_begin(report), end)
+    yield draw_legend(drawing)
     yield draw_scrolling(drawing)
     if len(rows) > MAX_ROWS:
         yield f"<p>{len(rows) - MAX_ROWS:,} more jobs are not in the timeline.</p>"
@@ -229,6 +260,12 @@ _LEGEND = (
 )
 
 _BROKEN = ("break", "nothing was queued or running: shortened")
+
+
+def draw_legend(drawing: str) -> str:
+    """Return what the colours of a timeline mean, as HTML."""
+    legend = [*_LEGEND, *([_BROKEN] if 'class="break"' in drawing else [])]
+    return f'<p class="legend">{"".join(map(_legend, legend))}</p>'
 
 
 def _legend(entry: tuple[str, str]) -> str:
@@ -247,7 +284,7 @@ def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     heads = (f"<th{' class=number' if name in _NUMBERS else ''}>{name}</th>" for name in _HEAD)
     yield f"<thead><tr>{''.join(heads)}</tr></thead>"
     yield "<tbody>"
-    begin = _begin(report)
+    begin = find_begin(report)
     yield from (_table_row(row, begin, report.hosts) for row in pick_rows(rows, _MAX_TABLE))
     yield "</tbody>"
     yield TABLE_END
@@ -256,37 +293,73 @@ def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) -> str:
-    attempts = row.all_attempts
-    counts: dict[str, int] = {}
-    for look in map(look_of, row.jobs):
-        counts[look] = counts.get(look, 0) + 1
-    if len(row.jobs) == 1:
-        said = "failed, tolerated" if row.jobs[0].is_tolerated else row.jobs[0].state
-        states = f"{find_mark(look_of(row.jobs[0]))} {said}"
+    told = tell_row(row, begin, hosts)
+    if told.is_one_job:
+        [(look, _)] = told.states
+        states = f"{find_mark(look)} {'failed, tolerated' if look == TOLERATED else look}"
     else:
-        states = ", ".join(
-            f"{find_mark(look)} {number:,} {look}" for look, number in counts.items()
-        )
+        states = ", ".join(f"{find_mark(look)} {number:,} {look}" for look, number in told.states)
+    waited, took = ("<br>".join(each) for each in (told.waited, told.took))
+    return (
+        f'<tr><th scope="row">{escaped(row.name)}</th><td class="short">{states}</td>'
+        f'<td class="number">{f"{told.attempts:,}" if told.attempts else ""}</td>'
+        f'<td class="number">{waited}</td><td class="number">{took}</td>'
+        f'<td class="number">{told.began}</td>'
+        f'<td class="short">{escaped(told.on)}</td>'
+        f"<td>{escaped(told.why)}</td></tr>"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ToldRow:
+    """What a table says of a declaration.
+
+    Shape: `states` has how many of its jobs look how; `waited` and `took` are a duration or, of
+    several, the median and the longest, or empty; `began` is the time since the run's begin, `+3s`.
+    """
+
+    name: str
+    is_one_job: bool
+    states: tuple[tuple[str, int], ...]
+    attempts: int
+    waited: tuple[str, ...]
+    took: tuple[str, ...]
+    began: str
+    began_at: datetime | None
+    on: str
+    why: str
+
+
+def tell_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) -> ToldRow:
+    """Return what a table says of a declaration."""
+    attempts = row.all_attempts
     begun = min((each.started_at for each in attempts if each.started_at), default=None)
     since = (begun - begin).total_seconds() if begun else None
     workers = sorted({each.worker for each in attempts if each.worker})
     on = count(len(workers), "worker") if workers else ""
     if len(workers) == 1:
-        host, pid = hosts.get(workers[0], ("", 0))
-        on = f"{host}, process {pid}" if host else f"worker {workers[0][:_MAX_WORKER]}"
+        on = say_place(workers[0], hosts)
     reasons = {_why(*each) for each in zip(row.jobs, row.attempts, strict=True)} - {""}
     why = reasons.pop() if len(reasons) == 1 else f"{len(reasons)} reasons" if reasons else ""
     measured = attempts if len(row.jobs) > 1 else attempts[-1:]
-    waits = [each.waited_s for each in measured if each.waited_s is not None]
-    times = [each.duration_s for each in measured if each.duration_s is not None]
-    return (
-        f'<tr><th scope="row">{escaped(row.name)}</th><td class="short">{states}</td>'
-        f'<td class="number">{f"{len(attempts):,}" if attempts else ""}</td>'
-        f'<td class="number">{_describe(waits)}</td><td class="number">{_describe(times)}</td>'
-        f'<td class="number">{"" if since is None else f"+{format_duration(since)}"}</td>'
-        f'<td class="short">{escaped(on)}</td>'
-        f"<td>{escaped(why[:_MAX_REASON])}</td></tr>"
+    return ToldRow(
+        row.name,
+        len(row.jobs) == 1,
+        tuple(Counter(map(look_of, row.jobs)).items()),
+        len(attempts),
+        _describe([each.waited_s for each in measured if each.waited_s is not None]),
+        _describe([each.duration_s for each in measured if each.duration_s is not None]),
+        "" if since is None else f"+{format_duration(since)}",
+        begun,
+        on,
+        why[:_MAX_REASON],
     )
+
+
+def say_place(worker: str, hosts: Mapping[str, tuple[str, int]]) -> str:
+    """Return where a worker is, or the beginning of its name where that is not known."""
+    host, pid = hosts.get(worker, ("", 0))
+    return f"{host}, process {pid}" if host else f"worker {worker[:_MAX_WORKER]}"
 
 
 def _why(job: JobStatus, attempts: Sequence[Attempt]) -> str:
@@ -295,11 +368,9 @@ def _why(job: JobStatus, attempts: Sequence[Attempt]) -> str:
     return reason or (_find_error(attempts) if job.state in BAD else "")
 
 
-def _describe(seconds: Sequence[float]) -> str:
-    """Return a duration as HTML; of several, the median and the longest."""
-    if not seconds:
-        return ""
-    if len(seconds) == 1:
-        return format_duration(seconds[0])
-    middle, most = format_duration(median(seconds)), format_duration(max(seconds))
-    return f"median {middle}<br>up to {most}"
+def _describe(seconds: Sequence[float]) -> tuple[str, ...]:
+    """Return a duration; of several, the median and the longest."""
+    if len(seconds) > 1:
+        middle, most = format_duration(median(seconds)), format_duration(max(seconds))
+        return f"median {middle}", f"up to {most}"
+    return tuple(map(format_duration, seconds))

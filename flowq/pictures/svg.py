@@ -11,7 +11,7 @@ import html
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -95,23 +95,37 @@ def to_xml(text: str) -> str:
     return _NOT_IN_XML.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
-def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -> str:
+FindLink = Callable[[str, Box], str]
+"""Returns where a box leads, by its name with those of the jobs around it; "" for nowhere."""
+
+
+def render_svg(
+    picture: Picture,
+    place: Callable[[Outline], Layout] = lay_out,
+    find_link: FindLink | None = None,
+) -> str:
     """Return a picture as an SVG document that ends with a newline.
 
     Args:
         place: says where boxes and lines go.
+        find_link: makes it a part of a page. Boxes are links, and have the names of their jobs as
+            `data-job`; their sizes do not depend on states, so nothing moves while a run goes on.
+            The page has `page_style()`: its policy may forbid styles inside of the drawing.
     """
     shown = fold(picture, WANTED_BOXES, MAX_BOXES)
-    scene = _Scene(shown.is_by_level)
+    scene = _Scene(shown.is_by_level, find_link)
     scene.add(shown, None)
     layout = place(scene.outline())
     width, height = (math.ceil(size + 2 * _MARGIN) for size in (layout.width, layout.height))
     about = escaped(f"{picture.heading}: {picture.about}")
+    head = [f"<title>{about}</title>", f"<style>\n{_style(scene.boxes)}</style>"]
+    role = 'role="img"'
+    if find_link is not None:  # its title would be shown wherever a box has none
+        head, role = [], 'class="graph" role="group"'
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{about}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {role} aria-label="{about}"'
         f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
-        f"<title>{about}</title>",
-        f"<style>\n{_style(scene.boxes)}</style>",
+        *head,
         f'<rect class="paper" width="{width}" height="{height}"/>',
         f'<g transform="translate({_MARGIN} {_MARGIN})">',
         *scene.draw(layout),
@@ -122,13 +136,39 @@ def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -
 
 
 def _style(boxes: Sequence[Box]) -> str:
+    light, dark = _make_rules({_LOOKS_LIKE.get(box.look, box.look) for box in boxes})
+    return f"{light}@media (prefers-color-scheme:dark){{\n{dark}}}\n"
+
+
+def page_style() -> str:
+    """Return the style of drawings that are parts of a page, with all states that they may get."""
+    light, dark = (
+        re.sub(r"^([^{]+)", _inside_graph, rules, flags=re.MULTILINE)
+        for rules in _make_rules({*_COLORS_BY_STATE, *_LOOKS_LIKE})
+    )
+    return f"{light}{_LINKS}@media (prefers-color-scheme:dark){{\n{dark}}}\n"
+
+
+_LINKS = """\
+.graph a{cursor:pointer}
+.graph a:hover .box,.graph a:focus-visible .box{stroke-width:3}
+"""
+
+
+def _inside_graph(found: re.Match[str]) -> str:
+    return ",".join(f".graph {selector}" for selector in found[0].split(","))
+
+
+def _make_rules(states: Collection[str]) -> tuple[str, str]:
+    """Return the rules for the light scheme, and those that differ in the dark one."""
     light, dark = [_STYLE], [_DARK]
-    for state in sorted({_LOOKS_LIKE.get(box.look, box.look) for box in boxes}):
-        if state in _COLORS_BY_STATE:
-            fill, border, dark_fill, dark_border = _COLORS_BY_STATE[state]
+    for state in sorted(states):
+        look = _LOOKS_LIKE.get(state, state)
+        if look in _COLORS_BY_STATE:
+            fill, border, dark_fill, dark_border = _COLORS_BY_STATE[look]
             light.append(f".{state} .box{{fill:{fill};stroke:{border}}}\n")
             dark.append(f".{state} .box{{fill:{dark_fill};stroke:{dark_border}}}\n")
-    return f"{''.join(light)}@media (prefers-color-scheme:dark){{\n{''.join(dark)}}}\n"
+    return "".join(light), "".join(dark)
 
 
 @dataclass(slots=True)
@@ -136,7 +176,9 @@ class _Scene:
     """What is drawn: the boxes of a picture and, where there is room, those inside of them."""
 
     are_levels: bool
+    find_link: FindLink | None = None
     boxes: list[Box] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     parents: list[int | None] = field(default_factory=list)
     arrows: list[tuple[Arrow, int, int]] = field(default_factory=list)
 
@@ -146,6 +188,7 @@ class _Scene:
         for box in picture.boxes:
             index[box.name] = len(self.boxes)
             self.boxes.append(box)
+            self.names.append(box.name if parent is None else f"{self.names[parent]}.{box.name}")
             self.parents.append(parent)
         for arrow in picture.arrows:
             self.arrows.append((arrow, index[arrow.blocker], index[arrow.future]))
@@ -161,7 +204,7 @@ class _Scene:
         at_side.update((target, "left") for _, target in edges)
         sizes = []
         for at, box in enumerate(self.boxes):
-            width, height = _size(box)
+            width, height = _size(box) if self.find_link is None else _steady_size(box)
             lines = max(at_side[at, "left"], at_side[at, "right"])
             sizes.append((width, max(height, _BETWEEN_LINES * (lines + 1))))
         return Outline(sizes, self.parents, edges, is_column=self.are_levels)
@@ -170,18 +213,27 @@ class _Scene:
         """Yield the elements: boxes with others inside, lines, all other boxes."""
         around = {parent for parent in self.parents if parent is not None}
         for at in sorted(around):
-            yield _draw_box(self.boxes[at], layout.boxes[at], is_around=True)
+            yield self._draw_box(at, layout.boxes[at], is_around=True)
         for (arrow, _, _), line in zip(self.arrows, layout.lines, strict=True):
             yield from _draw_line(arrow, line)
-        for at, box in enumerate(self.boxes):
+        for at in range(len(self.boxes)):
             if at not in around:
-                yield _draw_box(box, layout.boxes[at], is_around=False)
+                yield self._draw_box(at, layout.boxes[at], is_around=False)
         said: Counter[int] = Counter()
         for (arrow, _, target), line in zip(self.arrows, layout.lines, strict=True):
             if arrow.on_failure and not arrow.is_last:
                 said[target] += 1
                 if said[target] <= _MAX_POLICIES:  # the others are dashed like these
                     yield _draw_policy(arrow, line)
+
+    def _draw_box(self, at: int, place: Rectangle, *, is_around: bool) -> str:
+        box, name = self.boxes[at], self.names[at]
+        if self.find_link is None:
+            return _draw_box(box, place, is_around=is_around)
+        hook = "" if box.members else f' data-job="{html.escape(to_xml(name))}"'
+        drawn = _draw_box(box, place, is_around=is_around, hook=hook)
+        link = self.find_link(name, box)
+        return f'<a href="{html.escape(link)}">{drawn}</a>' if link else drawn
 
 
 def _name(box: Box) -> str:
@@ -194,16 +246,26 @@ def _size(box: Box) -> tuple[float, float]:
     return math.ceil(max(name, words, 50) + 2 * _ROOM), 48 if _said(box) else 36
 
 
+def _steady_size(box: Box) -> tuple[float, float]:
+    """Return a size that is enough in any state, as far as that is usual; the rest is cut."""
+    name = min(count_cells(spelled(box.name)) + 2, _MAX_CELLS) * _CELL * _NAME_PX
+    words = (_MAX_CELLS if box.group or box.inside else _STATE_CELLS) * _CELL * _WORDS_PX
+    return math.ceil(max(name, words) + 2 * _ROOM), 48
+
+
+_STATE_CELLS = 20
+
+
 def _said(box: Box) -> str:
     return spelled(" · ".join(box.words))
 
 
-def _draw_box(box: Box, at: Rectangle, *, is_around: bool) -> str:
+def _draw_box(box: Box, at: Rectangle, *, is_around: bool, hook: str = "") -> str:
     """Return a box with its texts; the whole texts are in its tooltip."""
     state = _LOOKS_LIKE.get(box.look, box.look)
     class_ = f' class="{state}"' if state in _COLORS_BY_STATE else ""
     shape = "box open" if box.may_grow else "box"
-    out = [f"<g{class_}><title>{escaped(_tooltip(box))}</title>"]
+    out = [f"<g{class_}{hook}><title>{escaped(_tooltip(box))}</title>"]
     if box.is_stack:  # the sheets of a stack look out above the first one
         for up in (8, 4):
             out.append(_rectangle(at.x + up, at.y - up, at.width - 2 * up, at.height, "box"))

@@ -29,8 +29,9 @@ MAX_ROWS = 200
 MAX_BARS = 60
 """Of one row: more attempts than this are drawn as a density."""
 
-_MAX_BUCKETS, _ALL_BUCKETS = 400, 8_000
-"""Parts of the time in which the jobs of one row are counted, and of all rows together."""
+_MAX_BUCKETS, _BUCKETS_OF_ROW = 400, 40
+"""Parts of the time in which the jobs of one row are counted, and how many are left for each row if
+all have so many jobs."""
 
 _NAME_CELLS = 34
 _LEFT, _WIDTH, _ROW, _BAR, _TOP = 250, 800, 26, 16, 24
@@ -151,12 +152,14 @@ _STATE_OF_WORKFLOW: Mapping[str, AttemptState] = {
 }
 
 
-def render_timeline(rows: Sequence[Row], begin: datetime, end: datetime) -> str:
-    """Return the rows as an SVG element; what has not ended is drawn up to `end`."""
-    shown = pick_rows(rows, MAX_ROWS)
+def render_timeline(
+    rows: Sequence[Row], begin: datetime, end: datetime, at_most: int = MAX_ROWS
+) -> str:
+    """Return `at_most` rows as an SVG element; what has not ended is drawn up to `end`."""
+    shown = pick_rows(rows, at_most)
     scale = _make_scale(begin, end, _find_idle(rows, begin, end))
     dense = sum(len(row.all_attempts) > MAX_BARS for row in shown)
-    buckets = max(20, min(_MAX_BUCKETS, _ALL_BUCKETS // max(dense, 1)))
+    buckets = max(20, min(_MAX_BUCKETS, _BUCKETS_OF_ROW * at_most // max(dense, 1)))
     height = _TOP + _ROW * len(shown) + 8
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="timeline" role="img"'
