@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,26 @@ def _read(answer: dict[str, Any]) -> Layout:
     )
     right, bottom = answer["bounds"]["max"]["x"], answer["bounds"]["max"]["y"]
     return Layout(boxes, lines, right - left, bottom - top)
+
+
+QUICK_BOXES, QUICK_LINES = 40, 60
+"""What graphlay places in a tenth of a second, so that a page need not wait for it."""
+
+
+def lay_out_quickly(outline: Outline) -> Layout:
+    """Do the same for a page: as well as there is time, and once for each outline."""
+    shape = (tuple(outline.sizes), tuple(outline.parents), tuple(outline.edges), outline.is_column)
+    return _lay_out_once(*shape)
+
+
+@lru_cache(maxsize=64)
+def _lay_out_once(
+    sizes: tuple[tuple[float, float], ...],
+    parents: tuple[int | None, ...],
+    edges: tuple[tuple[int, int], ...],
+    is_column: bool,
+) -> Layout:
+    outline = Outline(sizes, parents, edges, is_column)
+    if is_column or (len(sizes) <= QUICK_BOXES and len(edges) <= QUICK_LINES):
+        return lay_out(outline)
+    return layers.lay_out(outline)

@@ -15,6 +15,7 @@ from flowq.pictures.folding import sort_counts, stand_for
 from flowq.pictures.picture import Arrow, Box, Picture, in_order
 from flowq.render.groups import Declared, by_declaration, jobs_inside
 from flowq.render.lines import count
+from flowq.render.tally import TALLIED_DONE, Part
 from flowq.status import (
     ASKING,
     DONE,
@@ -177,3 +178,22 @@ def _arrows(status: RunStatus, records: Mapping[str, JobRecord]) -> Iterator[Arr
                 arrow = Arrow(blocker, future, "ignore" if word.endswith("!") else None)
                 arrows.setdefault((blocker, future), arrow)
     yield from arrows.values()
+
+
+def draw_counted(picture: Picture, parts: Mapping[str, Part]) -> Picture:
+    """Return the picture of a run with what is counted of its groups instead of their items.
+
+    `picture` was drawn from a status without these items; `parts` are those of the run's tally.
+    """
+    boxes = []
+    for box in picture.boxes:
+        part = parts.get(box.name)
+        if part is None or not part.is_group or not part.states:
+            boxes.append(box)
+            continue
+        states = part.states
+        done = sum(states[each] for each in TALLIED_DONE)
+        how_far = f"{done}/{states.total()}"
+        counts = sort_counts(+states)
+        boxes.append(replace(box, state=part.state, how_far=how_far, counts=counts))
+    return replace(picture, boxes=tuple(boxes))

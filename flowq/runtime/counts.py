@@ -9,9 +9,10 @@ on a server that takes no changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import starmap
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ from rq.utils import as_text
 
 from flowq.runtime import keys, runs, scripts
 from flowq.runtime.connections import read_each
-from flowq.status import BUSY, Event, JobStatus, RunStatus, fold
+from flowq.status import BUSY, ENDED, Event, JobStatus, RunStatus, fold
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -240,15 +241,72 @@ def read_page(
     if len(found) > 1 or (after and connection.zscore(keys.run_states(run_id), after) is None):
         return None
     names = _list_items(run_id, group, found[0], connection, after, limit) if found else []
+    events = read_job_events(run_id, names, connection) if names else []
+    jobs = fold(RunStatus(run_id, ""), events).jobs
+    return [jobs.get(name) or JobStatus(name, "") for name in names]
+
+
+def read_job_events(run_id: str, names: Sequence[str], connection: Redis) -> list[Event]:
+    """Return the events of some jobs of a run, in their order.
+
+    The server looks through all events of the run, and transfers no others.
+    """
     events: list[Any] = []
     last: Any = "0-0"
-    while names and last:
+    while last:
         arguments = (run_id, last, EVENTS_PER_CALL, *names)
         last, some = scripts.FIND_EVENTS.call(connection, keys.run(run_id), *arguments)
         events += some
-    jobs = fold(RunStatus(run_id, ""), map(_read_entry, events)).jobs
-    return [jobs.get(name) or JobStatus(name, "") for name in names]
+    return list(map(_read_entry, events))
 
+
+def read_newest_ends(run_id: str, group: str, connection: Redis, limit: int) -> list[JobStatus]:
+    """Return the items of a group that ended among the newest events of a run, in no order.
+
+    Reads `limit` events.
+    """
+    found: dict[str, Event] = {}
+    entries: Any = connection.xrevrange(keys.run_events(run_id), count=limit)
+    for event in starmap(runs.read_entry, entries):
+        if event.name.startswith(f"{group}[") and event.name.endswith("]"):
+            found.setdefault(event.name, event)
+    ended = [each for each in found.values() if each.state in ENDED]
+    return list(fold(RunStatus(run_id, ""), ended).jobs.values())
+
+
+def find_items(
+    run_id: str, group: str, text: str, connection: Redis, limit: int
+) -> list[JobStatus]:
+    """Return some items of a counted group with this text in their keys, as in `page[3]`.
+
+    Looks at `MAX_SEARCHED` items or some more; the case of ASCII letters does not matter.
+    """
+    letters = (
+        f"[{each.lower()}{each.upper()}]"
+        if each.isascii() and each.isalpha()
+        else f"\\{each}"
+        if each in "*?[]\\^"
+        else each
+        for each in text
+    )
+    pattern = f"{group}\\[*{''.join(letters)}*\\]"
+    names: list[str] = []
+    cursor = looked_at = 0
+    while looked_at < MAX_SEARCHED and len(names) < limit:
+        answer: Any = connection.zscan(keys.run_states(run_id), cursor, pattern, ITEMS_PER_SCAN)
+        cursor, some = answer
+        names += [as_text(name) for name, _ in some]
+        looked_at += ITEMS_PER_SCAN
+        if not cursor:
+            break
+    shown = sorted(names[:limit])
+    events = read_job_events(run_id, shown, connection) if shown else []
+    jobs = fold(RunStatus(run_id, ""), events).jobs
+    return [jobs.get(name) or JobStatus(name, "") for name in shown]
+
+
+MAX_SEARCHED, ITEMS_PER_SCAN = 1_000_000, 20_000
+"""How many items of a group are looked at for a text, altogether and in one call."""
 
 _SHOWN_AS = {"deferred": ("asking", "stuck"), "failed": ("tolerated",)}
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from flowq.ui.pages import runs
+from flowq.ui.pages import group, job, run, runs
 
-ROUTES: list[BaseRoute] = [*runs.ROUTES]
+ROUTES: list[BaseRoute] = [*runs.ROUTES, *run.ROUTES, *job.ROUTES, *group.ROUTES]

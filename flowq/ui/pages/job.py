@@ -1,0 +1,221 @@
+"""A job: why it is as it is, every attempt, what it printed, what it got and what it returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from flowq import client, job_output
+from flowq.client import Explanation, Run, missing_job
+from flowq.errors import NotFound, describe_exit
+from flowq.history import Attempt, read_attempts
+from flowq.pictures.folding import without_items
+from flowq.pictures.picture import Picture
+from flowq.pictures.report import say_place, without_beginning
+from flowq.render.events import progress_text
+from flowq.render.groups import with_span
+from flowq.render.job_output import attempt_lines
+from flowq.render.summary import without_runtime
+from flowq.runtime.counts import read_job_events
+from flowq.runtime.explain import PLAIN
+from flowq.runtime.results import get_failures, read_views
+from flowq.runtime.runs import read_job_records
+from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
+from flowq.ui.pages.parts import find_target
+from flowq.ui.pages.waiting import ask
+from flowq.ui.reading import Seen, read_run
+from flowq.ui.site import site_of
+from flowq.ui.values import show_view, show_views
+
+MAX_TRACEBACK = 40_000
+MAX_LOG = 100_000
+"""Characters of the output of one attempt; a worker keeps at most 64 kB."""
+
+MAX_LINE = 4_000
+MAX_NEIGHBOURS = 50
+
+
+def show_job(request: Request) -> Response:
+    """Show a job."""
+    site, name = site_of(request), request.path_params["job"]
+    run = client.get_run(request.path_params["run"], site.connection)
+    seen = read_run(run)
+    job, attempts = _find_job(seen, name)
+    record = read_job_records([job.job_id], run.connection).get(job.job_id)
+    view = read_views([job.job_id], run.connection).get(job.job_id, client.JobView())
+    root, search = request.scope.get("root_path", ""), request.query_params.get("search", "")
+    hosts = run.find_hosts([job.worker, *(each.worker for each in attempts)])
+    before, after = _find_neighbours(seen, name, root)
+    is_waiting = job.state not in ENDED
+    return site.render(
+        request,
+        "job.html",
+        seen=seen,
+        record=seen.record,
+        job_name=name,
+        job=job,
+        job_record=record,
+        took_s=_find_duration(seen, job),
+        look="tolerated" if seen.failed_status.is_tolerated(job) else job.state,
+        attempts=[_tell_attempt(each, hosts) for each in attempts],
+        on=say_place(job.worker, hosts) if job.worker else "",
+        progress=progress_text(job.progress) if job.progress else "",
+        asking=ask(job, name, record) if job.is_asking else None,
+        explained=_explain(run, job) if is_waiting or job.state != "finished" else None,
+        arguments=show_views(view.arguments),
+        result=show_view(view.result) if job.state == "finished" else None,
+        polls=[(at, show_view(found)) for at, found in record.polls.last]
+        if record and record.polls
+        else [],
+        trace=_read_traceback(run, job, is_full="full" in request.query_params),
+        logs=list(_read_logs(run, job, search)),
+        no_log=_explain_no_log(run, job),
+        search=search,
+        before=before,
+        after=after,
+        group=_find_group(seen, name, root),
+        can_retry=seen.status.state in RUN_ENDED and not job.helps,
+    )
+
+
+def _find_job(seen: Seen, name: str) -> tuple[JobStatus, Sequence[Attempt]]:
+    """Return a job with its attempts. Errors: NotFound."""
+    if seen.counted is None:
+        job = seen.status.jobs.get(name)
+        if job is None:
+            raise missing_job(seen.run.run_id, name, seen.status.names())
+        return job, seen.attempts.get(name, ())
+    events = read_job_events(seen.run.run_id, [name], seen.run.connection)
+    job = fold(RunStatus(seen.run.run_id, ""), events).jobs.get(name) or seen.status.jobs.get(name)
+    if job is None:
+        raise missing_job(seen.run.run_id, name, seen.status.names())
+    return job, read_attempts(events).get(name, ())
+
+
+def _find_duration(seen: Seen, job: JobStatus) -> float | None:
+    """Return how long a job took, or has taken; of a workflow, from its first job on."""
+    timed = with_span(seen.status).get(job.name, job)
+    if timed.started_at is None:
+        return None
+    return ((timed.ended_at or seen.now) - timed.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class _ToldAttempt:
+    attempt: Attempt
+    state: str
+    on: str
+    why: str
+
+
+def _tell_attempt(attempt: Attempt, hosts: dict[str, tuple[str, int]]) -> _ToldAttempt:
+    why = attempt.error or (attempt.reason if attempt.state != "finished" else "")
+    if attempt.exit_code is not None and f"exit code {attempt.exit_code}" not in why:
+        why = ": ".join(filter(None, (describe_exit(attempt.exit_code), why)))
+    on = say_place(attempt.worker, hosts) if attempt.worker else ""
+    return _ToldAttempt(attempt, attempt.state.replace("_", " "), on, why)
+
+
+def _explain(run: Run, job: JobStatus) -> Explanation | None:
+    try:
+        return client.explain(job.job_id, run.connection, run.run_id, PLAIN)
+    except NotFound:
+        return None
+
+
+# What it printed -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The output of an attempt. With a search: the lines that have the text, of `lines` lines."""
+
+    number: int
+    text: str
+    lines: int
+    found: int
+    size: int
+
+
+def _read_logs(run: Run, job: JobStatus, search: str) -> Iterator[_Log]:
+    printed = job_output.read(run, [job.job_id]).get(job.job_id, {})
+    for number, each in sorted(printed.items(), reverse=True):
+        lines = attempt_lines(each)
+        found = [line for line in lines if search.lower() in line.lower()] if search else lines
+        text = "\n".join(_cut(line) for line in found)
+        yield _Log(number, without_beginning(text, MAX_LOG), len(lines), len(found), each.size)
+
+
+def _cut(line: str) -> str:
+    left = len(line) - MAX_LINE
+    return f"{line[:MAX_LINE]} … {left:,} characters left out" if left > 0 else line
+
+
+def _explain_no_log(run: Run, job: JobStatus) -> str:
+    if not job.attempts:
+        return "It has not begun."
+    return f"{job_output.explain_nothing(run, job)}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Traceback:
+    text: str
+    left_out: bool
+
+
+def _read_traceback(run: Run, job: JobStatus, *, is_full: bool) -> _Traceback | None:
+    if job.state not in BAD and not job.is_rejected:
+        return None
+    failure = get_failures([job.job_id], run.connection).get(job.job_id)
+    if failure is None or not failure.traceback:
+        return None
+    whole = failure.traceback
+    own = "\n".join(without_runtime(whole, advice=""))
+    text = whole if is_full else own
+    return _Traceback(without_beginning(text, MAX_TRACEBACK), own != whole.rstrip())
+
+
+# Its place in the run --------------------------------------------------------------------------
+
+_Neighbour = tuple[str, str, str, str]
+"""Name, URL, state, and what the edge says."""
+
+
+def _find_neighbours(seen: Seen, name: str, root: str) -> tuple[list[_Neighbour], list[_Neighbour]]:
+    """Return what a job comes after, and what comes after it, as declared."""
+    own = without_items(name)
+    outer, _, last = own.rpartition(".")
+    picture: Picture | None = seen.picture
+    for each in outer.split(".") if outer else ():
+        boxes = picture.boxes if picture else ()
+        picture = next((box.inside for box in boxes if box.name == each), None)
+    if picture is None:
+        return [], []
+    around = name.rpartition(".")[0]
+    states = {box.name: box.look for box in picture.boxes}
+
+    def tell(other: str, word: str) -> _Neighbour:
+        whole = f"{around}.{other}" if around else other
+        target = find_target(seen, root, whole)
+        if around and whole in seen.status.jobs:
+            return other, target, seen.status.jobs[whole].state, word
+        return other, target, states.get(other, ""), word
+
+    arrows = picture.arrows
+    before = [tell(each.blocker, each.word) for each in arrows if each.future == last]
+    after = [tell(each.future, each.word) for each in arrows if each.blocker == last]
+    return before, after
+
+
+def _find_group(seen: Seen, name: str, root: str) -> tuple[str, str] | None:
+    """Return the name and the URL of the group that an item belongs to."""
+    group = name.partition("[")[0]
+    target = find_target(seen, root, group) if group != name else ""
+    return (group, target) if "/groups/" in target else None
+
+
+ROUTES: list[BaseRoute] = [Route("/runs/{run}/jobs/{job:path}", show_job)]

@@ -1,0 +1,24 @@
+"""What the pages of a run share: where the name of a job leads."""
+
+from __future__ import annotations
+
+from flowq.ui.looks import segment
+from flowq.ui.reading import Seen
+
+
+def find_target(seen: Seen, root: str, name: str) -> str:
+    """Return the URL of the page of a declaration, `deploy.build`, or of a job, `page[3]`.
+
+    What is inside of the items of a group leads to the group. "" for a job that does not exist yet.
+    """
+    run_id = segment(seen.run.run_id)
+    parts, path = seen.tally.parts, ""
+    for each in name.split("."):
+        path = f"{path}.{each}" if path else each
+        part = parts.get(each)
+        if part is None:
+            break
+        if part.is_group:
+            return f"{root}/runs/{run_id}/groups/{segment(path)}"
+        parts = part.parts
+    return f"{root}/runs/{run_id}/jobs/{segment(name)}" if name in seen.status.jobs else ""

@@ -1,0 +1,255 @@
+"""What needs somebody's attention in a run: failures, approvals, what waits, what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+from flowq import client, job_output
+from flowq.client import Explanation
+from flowq.errors import NotFound
+from flowq.pictures.folding import without_items
+from flowq.pictures.picture import Picture
+from flowq.pictures.report import (
+    ToldFailure,
+    find_failed,
+    say_place,
+    tell_failure,
+    without_beginning,
+)
+from flowq.render.events import progress_text
+from flowq.runtime.counts import read_page
+from flowq.runtime.explain import PLAIN
+from flowq.runtime.listening import find_unattended
+from flowq.runtime.runs import read_job_records
+from flowq.spec import Input
+from flowq.status import BAD, JobStatus, declared_name, outermost_name
+from flowq.ui.reading import Seen
+
+MAX_FAILURES, MAX_NAMED = 10, 50
+"""How many failures are shown with their traceback, and how many others are named."""
+
+MAX_TRACEBACK = 4_000
+LAST_LINES = 8
+MAX_LINE = 300
+
+MAX_RUNNING = 20
+MAX_EXPLAINED = 5
+MAX_APPROVALS = 20
+MAX_LOOKED_AT = 200
+"""Of how many waiting jobs the queues are looked up."""
+
+
+# Failures --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure. `on` is where it was executed, `after` what comes after it, `lines` its output."""
+
+    told: ToldFailure
+    text: str
+    on: str
+    after: Sequence[str]
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The failures of a run: the first with all that is known, others by name, and the rest."""
+
+    shown: Sequence[Failure]
+    named: Sequence[ToldFailure]
+    total: int
+    tolerated: int
+
+
+def read_failures(seen: Seen) -> Failures:
+    """Read why jobs of a run failed; not tolerated ones first."""
+    status, run = seen.failed_status, seen.run
+    found = find_failed(status)
+    first = found[:MAX_FAILURES]
+    kept = run.failures([job.name for job in first], status) if first else {}
+    report = replace(seen.report(), status=status, failures=kept)
+    hosts = run.find_hosts(job.worker for job in first)
+    printed = job_output.read_last_lines(run, [job.job_id for job in first], LAST_LINES)
+    futures = _find_futures(seen)
+    shown = []
+    for job in first:
+        told = tell_failure(job, report)
+        if not told.why and job.error:
+            told = replace(told, why=job.error)
+        shown.append(
+            Failure(
+                told,
+                without_beginning(told.text, MAX_TRACEBACK),
+                say_place(job.worker, hosts) if job.worker else "",
+                futures.get(without_items(job.name), ()),
+                [line[:MAX_LINE] for line in printed.get(job.job_id, ())],
+            )
+        )
+    named = [tell_failure(job, report) for job in found[MAX_FAILURES : MAX_FAILURES + MAX_NAMED]]
+    tolerated = sum(map(status.is_tolerated, found))
+    return Failures(shown, named, max(len(found), _count_failed(seen)), tolerated)
+
+
+def _count_failed(seen: Seen) -> int:
+    """Return the number of failed items where only the newest of them are known."""
+    if seen.counted is None:
+        return 0
+    single = len(find_failed(seen.status))
+    return single + sum(
+        number
+        for group in seen.counted.groups
+        for (kind, state), number in group.counts.items()
+        if kind == "item" and (state in BAD or state == "tolerated")
+    )
+
+
+def _find_futures(seen: Seen) -> Mapping[str, Sequence[str]]:
+    futures: dict[str, list[str]] = {}
+    for outer, picture in _walk(seen):
+        for arrow in picture.arrows:
+            futures.setdefault(outer + arrow.blocker, []).append(outer + arrow.future)
+    return futures
+
+
+def _walk(seen: Seen) -> Iterator[tuple[str, Picture]]:
+    waiting = [("", seen.picture)]
+    for outer, picture in waiting:
+        yield outer, picture
+        waiting += [(f"{outer}{box.name}.", box.inside) for box in picture.boxes if box.inside]
+
+
+# Approvals -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A job that asks for an approval, or a group whose items do; `number` is how many."""
+
+    name: str
+    job: JobStatus
+    message: str
+    asks: Sequence[Input]
+    number: int
+    since: datetime | None
+
+
+def find_asking(seen: Seen) -> list[Asking]:
+    """Return what asks for an approval, the items of one group together."""
+    jobs_by_name: dict[str, list[JobStatus]] = {}
+    for job in seen.status.jobs.values():
+        if job.is_asking:
+            jobs_by_name.setdefault(_approve_as(job), []).append(job)
+    number_by_name = {name: len(jobs) for name, jobs in jobs_by_name.items()}
+    for group in seen.counted.groups if seen.counted else ():
+        if number := group.counts.get(("item", "asking"), 0):
+            jobs_by_name[group.name] = read_items(seen, group.name, "asking", limit=1)
+            number_by_name[group.name] = number
+    firsts = {name: jobs[0] for name, jobs in jobs_by_name.items() if jobs}
+    some = dict(islice(firsts.items(), MAX_APPROVALS))
+    records = read_job_records([job.job_id for job in some.values()], seen.run.connection)
+    return [
+        ask(job, name, records.get(job.job_id), number_by_name[name]) for name, job in some.items()
+    ]
+
+
+def ask(job: JobStatus, name: str, record: client.JobRecord | None, number: int = 1) -> Asking:
+    """Return what a job asks."""
+    message, asks = (record.message, record.asks) if record else ("", ())
+    return Asking(name, job, message, asks, number, job.deferred_at)
+
+
+def _approve_as(job: JobStatus) -> str:
+    """Return the name to approve: of an item of a group, that of the group."""
+    name = declared_name(job.name)
+    return outermost_name(name) if job.is_item else name
+
+
+# What waits, and what runs ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in a run.
+
+    Shape: `unattended` are queues on which no worker listens, with a command that starts one;
+    `oldest` is the job that was queued first; `explained` are the first reasons, `others` the
+    number of jobs that wait beside them.
+    """
+
+    unattended: Sequence[str]
+    oldest: JobStatus | None
+    explained: Sequence[tuple[JobStatus, Explanation]]
+    others: int
+
+
+_ORDER = ("scheduled", "queued", "deferred")
+
+
+def find_waiting(seen: Seen) -> Waiting:
+    """Explain the first jobs that wait: those first that wait for somebody, or for a worker."""
+    connection, run_id = seen.run.connection, seen.run.run_id
+    jobs = [job for job in seen.status.jobs.values() if job.state in _ORDER]
+    total = len(jobs)
+    for group in seen.counted.groups if seen.counted else ():
+        total += sum(number for state, number in group.states.items() if state in _ORDER)
+        for state in ("stuck", "queued", "deferred"):
+            if ("item", state) in group.counts:
+                jobs += read_items(seen, group.name, state, limit=1)
+    queued = [job for job in jobs if job.state in ("queued", "scheduled")]
+    queued.sort(key=lambda job: (job.state != "queued", job.queued_at or seen.now))
+    records = read_job_records([job.job_id for job in queued[:MAX_LOOKED_AT]], connection)
+    origins = sorted({record.origin for record in records.values()})
+    jobs = [job for job in jobs if not job.is_asking]
+    first = sorted(jobs, key=lambda job: (not job.is_stuck, _ORDER.index(job.state)))
+    explained = []
+    for job in first[:MAX_EXPLAINED]:
+        try:
+            told = client.explain(job.job_id, connection, run_id, PLAIN)
+        except NotFound:  # deleted meanwhile
+            continue
+        explained.append((job, told))
+    return Waiting(
+        find_unattended(origins, connection),
+        next((job for job in queued if job.state == "queued" and job.queued_at), None),
+        explained,
+        total - len(explained),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job that is executed now, and where."""
+
+    job: JobStatus
+    on: str
+    progress: str = ""
+
+
+def find_running(seen: Seen) -> list[Running]:
+    """Return the first jobs that are executed now, those first that began first."""
+    jobs = [job for job in seen.status.jobs.values() if job.state == "started" and not job.helps]
+    for group in seen.counted.groups if seen.counted else ():
+        if ("item", "started") in group.counts:
+            jobs += read_items(seen, group.name, "started", limit=MAX_RUNNING)
+    jobs = sorted(jobs, key=lambda job: job.started_at or seen.now)[:MAX_RUNNING]
+    hosts = seen.run.find_hosts(job.worker for job in jobs)
+    return [
+        Running(
+            job,
+            say_place(job.worker, hosts) if job.worker else "",
+            progress_text(job.progress) if job.progress else "",
+        )
+        for job in jobs
+    ]
+
+
+def read_items(seen: Seen, group: str, state: str, limit: int, after: str = "") -> list[JobStatus]:
+    """Return the first items in a state of a group that is counted."""
+    assert seen.counted is not None
+    found = read_page(seen.counted, group, state, seen.run.connection, after=after, limit=limit)
+    return found or []

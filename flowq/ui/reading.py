@@ -1,0 +1,140 @@
+"""Reads what the pages of a run show, bounded: large groups are counts, without their items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from statistics import median
+
+from flowq import client
+from flowq.client import Run
+from flowq.history import Attempt, AttemptState
+from flowq.pictures.of_run import draw_counted
+from flowq.pictures.picture import Picture
+from flowq.pictures.report import RunReport
+from flowq.pictures.timeline import Row, find_rows
+from flowq.render.tally import Part, Tally
+from flowq.runtime.counts import Counted
+from flowq.status import JobStatus, RunRecord, RunStatus
+
+COMPARED = 20
+"""How many earlier runs of the workflow are looked at to say how long it usually takes."""
+
+_ALL = "[…]"
+"""Stands behind the name of a group instead of that of an item."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run when its page was asked for.
+
+    Shape: `status` and `attempts` (by name) have all jobs, but of a run that is `counted` only its
+    single jobs; `tally` has the numbers of both.
+    """
+
+    run: Run
+    record: RunRecord
+    status: RunStatus
+    picture: Picture
+    tally: Tally
+    attempts: Mapping[str, Sequence[Attempt]]
+    counted: Counted | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @cached_property
+    def failed_status(self) -> RunStatus:
+        """The status with the newest failures of groups that are counted."""
+        groups = self.counted.groups if self.counted else ()
+        failed = {job.name: job for group in groups for job in group.failed}
+        return replace(self.status, jobs={**self.status.jobs, **failed}) if failed else self.status
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """What the timeline and the table have: a row for each declaration."""
+        if self.counted is None:
+            return find_rows(self.picture, self.status, self.attempts)
+        jobs, attempts = dict(self.status.jobs), dict(self.attempts)
+        for group in self.counted.groups:
+            if (part := self.find_part(group.name)) is not None:
+                job = JobStatus(
+                    group.name + _ALL,
+                    "",
+                    part.state,
+                    started_at=part.started_at,
+                    ended_at=part.ended_at,
+                )
+                jobs[job.name], attempts[job.name] = job, tuple(_attempts_of(job))
+        return find_rows(self.picture, replace(self.status, jobs=jobs), attempts)
+
+    def report(self) -> RunReport:
+        """Return it in the form in which reports are told, without failures."""
+        return RunReport(self.record, self.status, self.picture, self.attempts, {}, self.now)
+
+    def find_part(self, name: str) -> Part | None:
+        """Return the numbers of a declaration, `deploy.build`, or None."""
+        parts, found = self.tally.parts, None
+        for each in name.split("."):
+            found = parts.get(each)
+            if found is None:
+                return None
+            parts = found.parts
+        return found
+
+
+def read_run(run: Run) -> Seen:
+    """Read a run. Costs as much as its events, or the new ones where these are counted.
+
+    Errors: RunNotFound.
+    """
+    record, counted = run.record(), run.counted()
+    tally = Tally.of_counted(counted) if counted else None
+    if counted is None or tally is None:
+        status, attempts = run.history()
+        return Seen(run, record, status, run.picture(status), Tally(status), attempts)
+    status = counted.status
+    told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
+    picture = draw_counted(run.picture(status), tally.parts)
+    return Seen(run, record, status, picture, tally, told, counted)
+
+
+_STATES: Mapping[str, AttemptState] = {
+    "started": "started",
+    "finished": "finished",
+    "stopped": "stopped",
+    "canceled": "canceled",
+    "deleted": "deleted",
+}
+
+
+def _attempts_of(job: JobStatus) -> list[Attempt]:
+    """Return the last attempt of a job as its status has it; [] before the first one."""
+    if job.started_at is None:
+        return []
+    return [
+        Attempt(
+            max(job.attempts, 1),
+            _STATES.get(job.state, "failed"),
+            job.worker,
+            queued_at=job.queued_at,
+            started_at=job.started_at,
+            ended_at=job.ended_at,
+            error=job.error,
+        )
+    ]
+
+
+def find_usual_s(record: RunRecord, run: Run) -> tuple[float, int] | None:
+    """Return the median duration of earlier runs of the workflow that succeeded, and their number.
+
+    None if no such run is known.
+    """
+    earlier = client.list_runs(run.connection, COMPARED, workflow=record.workflow)
+    took = [
+        (each.ended_at - each.committed_at).total_seconds()
+        for each in earlier
+        if each.state == "succeeded" and each.run_id != record.run_id
+        if each.ended_at is not None and each.committed_at is not None
+    ]
+    return (median(took), len(took)) if took else None
