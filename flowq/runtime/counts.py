@@ -9,7 +9,7 @@ on a server that takes no changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import starmap
@@ -25,6 +25,7 @@ from flowq.status import BUSY, ENDED, Event, JobStatus, RunStatus, fold
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
 STATES = (
     *("deferred", "asking", "stuck", "scheduled", "queued", "started"),
@@ -46,6 +47,31 @@ else: 15 to 30 ms, and 50 to 130 ms on a machine with four times as much to do a
 
 FEW_EVENTS = 2_000
 """Folding these takes no longer than counting them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTotals:
+    """How many jobs a run has so far, those that help others among them.
+
+    `left` have not ended; `bad` failed or were canceled, and are not tolerated.
+    """
+
+    jobs: int
+    left: int
+    bad: int
+
+
+def read_totals(run_ids: Iterable[str], connection: Redis) -> dict[str, RunTotals]:
+    """Return how many jobs runs have, by run id. One round trip, and no reading of jobs."""
+
+    def ask(pipe: Pipeline, run_id: str) -> None:
+        pipe.llen(keys.run_jobs(run_id))
+        pipe.hmget(keys.run(run_id), "left", "bad")
+
+    return {
+        run_id: RunTotals(jobs, max(0, int(left or 0)), max(0, int(bad or 0)))
+        for run_id, (jobs, (left, bad)) in read_each(run_ids, connection, ask)
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ never whether a job may be taken from a worker (`Lease` in maintenance.py does).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rq.queue import Queue as RQQueue
@@ -40,15 +41,46 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     """
     names = list(dict.fromkeys(queues))
     served = find_served(connection) if any(map(run_of, names)) else set()
-    with connection.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
-        listening = [set(map(_name_of, workers)) for workers in pipeline.execute()]
-    living = find_alive(set().union(*listening), connection)
     return [
         name
-        for name, workers in zip(names, listening, strict=True)
-        if (run_of(name) not in served if run_of(name) else living.isdisjoint(workers))
+        for name, workers in _find_listening(names, connection).items()
+        if (run_of(name) not in served if run_of(name) else not workers)
+    ]
+
+
+def _find_listening(queues: Sequence[str], connection: Redis) -> dict[str, set[str]]:
+    """Return the names of the living workers that listen on each queue."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.smembers(WORKERS_BY_QUEUE_KEY % queue)
+        listening = [set(map(_name_of, workers)) for workers in pipeline.execute()]
+    living = find_alive(set().union(*listening), connection)
+    return {queue: living & names for queue, names in zip(queues, listening, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """A queue, without those that runs have for themselves.
+
+    `jobs`: how many are queued. `workers`: how many living ones listen on it.
+    """
+
+    name: str
+    jobs: int
+    workers: int
+
+
+def read_queues(connection: Redis) -> list[QueueRecord]:
+    """Return all queues, sorted by name, in a few round trips."""
+    names = list_queues(connection)
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.llen(keys.queue(name))
+        lengths = pipeline.execute()
+    listening = _find_listening(names, connection)
+    return [
+        QueueRecord(name, length, len(listening[name]))
+        for name, length in zip(names, lengths, strict=True)
     ]
 
 

@@ -11,13 +11,15 @@ from urllib.parse import quote
 from flowq.durations import utc_time
 from flowq.inputs import EXAMPLE_BY_TYPE
 from flowq.render.lines import (
+    count,
     find_mark,
     format_age,
     format_duration,
+    shortened,
     spelled,
 )
 from flowq.spec import Input
-from flowq.status import say_state
+from flowq.status import RunRecord, say_state
 
 _LOOKS_LIKE: Mapping[str, str] = {
     "running": "started",
@@ -110,13 +112,35 @@ def hint_of(declared: Input) -> str:
     return " ".join(filter(None, hints))
 
 
+MAX_VALUE = 80
+"""Characters of a value that are shown in a list."""
+
+
+def format_value(value: Any) -> str:
+    """Return a value as a list shows it: JSON, cut."""
+    if isinstance(value, str):
+        return shortened(value, MAX_VALUE)
+    if isinstance(value, list | dict) and len(value) > MAX_VALUE:
+        return f"{'a list' if isinstance(value, list) else 'a map'} of {len(value):,}"
+    return shortened(json.dumps(value, ensure_ascii=False, default=repr), MAX_VALUE)
+
+
+def took_of(run: RunRecord, now: datetime) -> float | None:
+    """Return the seconds from a run's commit to its end, or to now; None while it is staged."""
+    if run.committed_at is None and run.ended_at is None:
+        return None
+    return ((run.ended_at or now) - (run.committed_at or run.created_at)).total_seconds()
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "count": count,
     "duration": format_duration,
     "filled": filled,
     "glyph": glyph,
     "hint_of": hint_of,
     "iso": iso,
     "mark": glyph,
+    "number": "{:,}".format,
     "ordered": ordered,
     "parts": parts,
     "percent_of": percent_of,
@@ -125,5 +149,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "segment": segment,
     "spelled": spelled,
     "state": say_state,
+    "took_of": took_of,
     "utc": utc_time,
 }
