@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from flowq.durations import utc_time
 from flowq.inputs import EXAMPLE_BY_TYPE
+from flowq.render.events import progress_text
 from flowq.render.lines import (
     count,
     find_mark,
@@ -112,6 +113,11 @@ def hint_of(declared: Input) -> str:
     return " ".join(filter(None, hints))
 
 
+def since(at: datetime | None, now: datetime) -> float | None:
+    """Return the seconds since an instant."""
+    return None if at is None else max(0.0, (now - at).total_seconds())
+
+
 MAX_VALUE = 80
 """Characters of a value that are shown in a list."""
 
@@ -144,9 +150,11 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "ordered": ordered,
     "parts": parts,
     "percent_of": percent_of,
+    "progress": progress_text,
     "relative": relative,
     "said": said,
     "segment": segment,
+    "since": since,
     "spelled": spelled,
     "state": say_state,
     "took_of": took_of,

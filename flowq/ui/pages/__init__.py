@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from flowq.ui.pages import group, job, run, runs
+from flowq.ui.pages import group, job, now, run, runs, workers
 
-ROUTES: list[BaseRoute] = [*runs.ROUTES, *run.ROUTES, *job.ROUTES, *group.ROUTES]
+ROUTES: list[BaseRoute] = [
+    *runs.ROUTES,
+    *run.ROUTES,
+    *job.ROUTES,
+    *group.ROUTES,
+    *now.ROUTES,
+    *workers.ROUTES,
+]

@@ -1,0 +1,184 @@
+"""Every page: without any data, with runs of all kinds, and with what an attacker may send.
+
+A page has a line in `PAGES`, and is then held to the rules of `html_rules.py` in each case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+from starlette.testclient import TestClient
+
+import flowq.ui
+from flowq.client import submit
+from flowq.graph import build_graph
+from flowq.pictures.stored import make_source
+from flowq.planner import make_plan
+from flowq.runtime import keys
+from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
+from tests.runtime.language import each, job
+from tests.ui.html_rules import find_problems
+
+PAGES = (
+    "/",
+    "/?state=failed&text=a&label=team%3Ddata&workflow=nightly",
+    "/?state=nonsense",
+    "/?label=nonsense",
+    "/now",
+    "/workers",
+)
+"""Pages that are there without any run."""
+
+PAGES_OF_RUNS: tuple[str, ...] = ()
+"""Pages of each run, as `/runs/{run}`."""
+
+ROOT = "/flow/q"
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "\x1b]8;;http://evil\x1b\\\x1b[2J\x00",
+    "\u202egnp.exe\u2066",
+    "</textarea></table></main>{{ 7 * 7 }}",
+    "非常に長い名前 مرحبا بالعالم " + "x" * 5_000,
+)
+"""What users may put wherever they can put a text."""
+
+Work = Callable[..., None]
+
+
+@pytest.fixture
+def mounted(connection: Redis) -> TestClient:
+    """The page behind a prefix."""
+    page = flowq.ui.app(connection=connection, authorize=lambda _: "ada")
+    return TestClient(page, root_path=ROOT)
+
+
+def submitted(
+    connection: Redis, name: str, *jobs: JobSpec, run_id: str = "", **more: object
+) -> str:
+    """Submit a run with a stored workflow, and return its id."""
+    inputs = more.pop("given", {})
+    labels = more.pop("labels", {})
+    graph = build_graph(Workflow(name, jobs, **more))  # type: ignore[arg-type]
+    run_id = run_id or f"run{connection.zcard(keys.RUNS)}"
+    plan = make_plan(graph, inputs, run_id)  # type: ignore[arg-type]
+    plan = replace(plan, labels=labels, source=make_source(graph))  # type: ignore[arg-type]
+    return submit(plan, connection).run_id
+
+
+def submit_some(connection: Redis, work: Work) -> list[str]:
+    """Submit runs of all kinds; return their ids. One is never executed."""
+    typed = (
+        Input("month", "str", "2026-11", required=False, pattern=r"\d{4}-\d\d"),
+        Input("count", "int", 3, required=False, description="How many"),
+        Input("ratio", "float", 0.5, required=False),
+        Input("dry", "bool", True, required=False),
+        Input("format", "enum", "pdf", required=False, choices=("pdf", "epub")),
+        Input("names", "list", ["a", "b"], required=False),
+        Input("options", "json", {"deep": [1, None]}, required=False),
+        Input("folder", "path", None, required=False),
+    )
+    given = {declared.name: declared.default for declared in typed}
+    found = [
+        submitted(
+            connection,
+            "nightly",
+            job("one", "give", with_={"value": 1}),
+            job("many", "square", for_each=each([1, 2, 3]), with_={"number": "${{ item }}"}),
+            inputs=typed,
+            given=given,
+            labels={"team": "data"},
+        ),
+        submitted(
+            connection,
+            "nightly",
+            job("bad", "fail", retries=Retry(max=1)),
+            job("after", "give", with_={"value": 1}, needs=("bad",)),
+        ),
+        submitted(connection, "release", job("asks", "give", approval=Approval("Deploy?"))),
+    ]
+    work()
+    found.append(submitted(connection, "mails", job("send", "give", queue="mails")))
+    return found
+
+
+def submit_hostile(connection: Redis, work: Work) -> list[str]:
+    """Submit runs that say hostile things wherever a text is theirs; return their ids."""
+    found = []
+    for text in HOSTILE:
+        declared = (Input("text", "str", text, required=False, description=text),)
+        found.append(
+            submitted(
+                connection,
+                text,
+                job("fails", "fail", with_={"message": text}, description=text),
+                job("asks", "give", approval=Approval(text)),
+                inputs=declared,
+                given={"text": f"{text} \ud800"},
+                labels={"team": text[:200].encode(errors="ignore").decode()},
+            )
+        )
+    work()
+    return found
+
+
+def addresses(run_ids: list[str]) -> Iterator[str]:
+    yield from PAGES
+    for run_id in run_ids:
+        yield from (page.format(run=run_id) for page in PAGES_OF_RUNS)
+
+
+def test_pages_without_any_data_are_well_formed(connection: Redis, mounted: TestClient) -> None:
+    for address in addresses([]):
+        reply = mounted.get(ROOT + address)
+        assert find_problems(reply.text, ROOT) == [], address
+
+
+def test_pages_of_all_kinds_of_runs_are_well_formed(
+    connection: Redis, mounted: TestClient, work: Work
+) -> None:
+    for address in addresses(submit_some(connection, work)):
+        reply = mounted.get(ROOT + address)
+        assert reply.status_code in (200, 400), address
+        assert find_problems(reply.text, ROOT) == [], address
+
+
+def test_pages_show_hostile_texts_as_texts(
+    connection: Redis, mounted: TestClient, work: Work
+) -> None:
+    for address in addresses(submit_hostile(connection, work)):
+        text = mounted.get(ROOT + address).text
+        assert find_problems(text, ROOT) == [], address
+        for mark in ("<script>alert", "<img", "\x1b", "\x00", "\u202e", "\u2066", "49</"):
+            assert mark not in text, (address, mark)
+
+
+BAD = """<main><h1></h1><p style="x" onclick="y"><a href="/elsewhere">a</a><b></p></b>
+<input id="one"><label for="two">two</label><span id="one" data-state="failed">✗</span>
+<table><tr><th>head</th></tr></table><svg></svg><script>run()</script>"""
+
+
+def test_the_rules_for_pages_find_what_breaks_them() -> None:
+    found = "\n".join(find_problems(BAD, ROOT))
+
+    for words in (
+        "<h1 {}> has no text",
+        "has style=",
+        "has onclick=",
+        "leads to '/elsewhere'",
+        "</p> closes nothing",
+        "the id one is there 2 times",
+        "nothing has the id two",
+        "has no label",
+        "without a word",
+        "<th> without a scope",
+        "<svg> is neither",
+        "<script> in the page",
+        "<main> is never closed",
+        "there are 0 <title>",
+    ):
+        assert words in found, words
