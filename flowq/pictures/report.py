@@ -271,7 +271,8 @@ def draw_legend(drawing: str) -> str:
 def _legend(entry: tuple[str, str]) -> str:
     class_, words = entry
     box = f'<rect class="{class_}" x="1" y="3" width="20" height="10"/>'
-    return f'<span><svg class="timeline" width="22" height="16">{box}</svg>{words}</span>'
+    svg = f'<svg class="timeline" width="22" height="16" aria-hidden="true">{box}</svg>'
+    return f"<span>{svg}{words}</span>"
 
 
 _HEAD = ("job", "state", "attempts", "waited", "took", "began", "on", "why")

@@ -69,7 +69,7 @@ class _Reader(HTMLParser):
             self.open[-1][2].append(data)
 
     def _look_at(self, tag: str, attributes: Attributes) -> None:
-        self.count[tag] += 1
+        self.count[tag] += not any(each == "svg" for each, _, _ in self.open)
         if "id" in attributes:
             self.ids[attributes["id"]] += 1
         for name, value in attributes.items():
@@ -88,12 +88,12 @@ class _Reader(HTMLParser):
         if tag == "th" and "scope" not in attributes:
             self.problems.append("<th> without a scope")
         if tag == "svg":
-            is_named = attributes.get("role") == "img" and attributes.get("aria-label")
+            is_named = attributes.get("role") and attributes.get("aria-label")
             if attributes.get("aria-hidden") != "true" and not is_named:
                 self.problems.append("<svg> is neither hidden nor an image with a name")
 
     def _check_url(self, tag: str, url: str) -> None:
-        is_inside = url.startswith(("#", "data:,")) or url == self.root
+        is_inside = url.startswith(("#", "?", "data:,")) or url == self.root
         if not is_inside and not url.startswith(f"{self.root}/"):
             self.problems.append(f"<{tag}> leads to {url!r}")
         if unquote(url).lower().strip().startswith("javascript:"):
