@@ -147,12 +147,13 @@ class Part:
         return f"{self.outer.path}.{self.name}" if self.outer else self.name
 
     def count_own(self) -> Counter[str]:
-        """Return what it adds to the counts of its run, without the parts inside of it."""
+        """Return what it adds to the counts of its run, without the parts inside of it.
+
+        A tolerated failure is counted as `TOLERATED`.
+        """
         found, made = +self.states, self.list_job
         if made is not None and made.state != "finished" and not self.states.total():
             found[made.state] += 1  # it stands for the items that it has not made
-        if tolerated := found.pop(TOLERATED, 0):
-            found["failed"] += tolerated
         return found
 
     def _all(self) -> list[Part]:
@@ -298,7 +299,8 @@ class Tally:
         found = Counter[str]()
         for part in walk(self.parts):
             found += part.count_own()
-        return found
+        found["failed"] += found.pop(TOLERATED, 0)
+        return +found
 
 
 def walk(parts: Mapping[str, Part]) -> Iterator[Part]:

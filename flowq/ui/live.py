@@ -135,7 +135,8 @@ class Follower:
         """Return where the counts are, and what has changed since a position, as an event."""
         with self._lock:
             assert self._counts is not None
-            position, text = self._counts.position, self._counts.write_frame(since)
+            position, viewers = self._counts.position, len(self.viewers)
+            text = self._counts.write_frame(since, viewers)
             self.frames_written += 1
         return position, _event("snapshot" if since is None else "frame", text, position)
 

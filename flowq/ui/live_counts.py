@@ -24,6 +24,7 @@ from flowq.status import (
     BUSY,
     REMOVED,
     STATE_BY_EVENT,
+    TOLERATED,
     Event,
     JobStatus,
     RunStatus,
@@ -158,10 +159,11 @@ class LiveCounts:
         self._own[part] = part.count_own()
         self._counts.update(self._own[part])
 
-    def write_frame(self, since: Position | None) -> str:
+    def write_frame(self, since: Position | None, viewers: int = 1) -> str:
         """Return as JSON what has changed since a position; None for all there is.
 
-        Its size is bounded by how many declarations have changed, whatever happened to items.
+        `viewers` is how many get it, so that they can share what they ask for themselves. Its size
+        is bounded by how many declarations have changed, whatever happened to items.
         """
         jobs = {}
         for part, at in reversed(self._changed_at.items()):
@@ -175,6 +177,7 @@ class LiveCounts:
             "reason": self._run.reason[:MAX_TEXT],
             "counts": +self._counts,
             "jobs": jobs,
+            "viewers": viewers,
         }
         if since is None or self._failures_at > since:
             frame["failures"] = self._list_failures()
@@ -208,13 +211,10 @@ def _read_job(event: Event, *, is_begun: bool) -> JobStatus:
 def _describe(part: Part) -> dict[str, Any]:
     job = part.job
     if part.is_one_job and job is not None:
-        found: dict[str, Any] = {"status": job.state}
+        found: dict[str, Any] = {"status": TOLERATED if job.is_tolerated else job.state}
         if job.reason:
             found["reason"] = job.reason[:MAX_TEXT]
         if job.progress:
             found["progress"] = asdict(job.progress)
         return found
-    counts = part.counted
-    if tolerated := counts.pop("tolerated", 0):
-        counts["failed"] += tolerated
-    return {"status": part.state, "counts": counts}
+    return {"status": part.state, "counts": part.counted}

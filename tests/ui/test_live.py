@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -59,11 +60,14 @@ def truth(connection: Redis) -> dict[str, Any]:
     """The same as a frame, from a fold of all events."""
     status = runs.get_status(RUN, connection)
     parts = {part.path: part for part in walk(Tally(status).parts)}
-    return {
-        "status": status.state,
-        "counts": status.count_by_state(),
-        "jobs": {name: part.state for name, part in parts.items()},
-    }
+    looks = {name: part.state for name, part in parts.items()}
+    counts = Counter(status.count_by_state())
+    for one in status.declared():
+        if one.is_tolerated:
+            counts["tolerated"] += 1
+            counts["failed"] -= 1
+            looks[one.name] = "tolerated"
+    return {"status": status.state, "counts": +counts, "jobs": looks}
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])

@@ -80,11 +80,8 @@ def count_looks(seen: Seen) -> Counter[str]:
     """Return how many jobs are in which state, tolerated failures apart."""
     found = Counter[str]()
     for part in walk(seen.tally.parts):
-        found += part.states
-        made = part.list_job
-        if made is not None and made.state != "finished" and not part.states.total():
-            found[made.state] += 1  # as `Tally.count_by_state` has it
-    return +found
+        found += part.count_own()
+    return found
 
 
 @dataclass(frozen=True, slots=True)

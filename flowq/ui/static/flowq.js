@@ -1,22 +1,21 @@
 // Makes the pages of flowq live. Without it they are complete, and only their buttons do nothing.
 //
-// What pages offer: [data-live=RUN] is kept current by events (docs/ui.md), [data-refresh] by reading
-// the page again; form.act is sent as JSON; pre[data-log] grows. Text is only ever set as text.
+// [data-live=RUN] is kept current by events, [data-refresh] by reading the page again, form.act is
+// sent as JSON, pre[data-log] grows. What others have written is only ever set as text.
 
-const FRAME_STATES = "deferred scheduled queued started finished failed tolerated stopped expired skipped canceled deleted".split(" ");
 const GLYPHS = {
-  deferred: "○", scheduled: "◷", queued: "◌", started: "▶", finished: "✓", failed: "✗", tolerated: "!",
-  stopped: "■", canceled: "⊘", skipped: "–", expired: "◔", deleted: "∅",
-  running: "▶", succeeded: "✓", waiting: "○", staged: "○",
+	deferred: "○", scheduled: "◷", queued: "◌", started: "▶", finished: "✓", failed: "✗", tolerated: "!",
+	stopped: "■", canceled: "⊘", skipped: "–", expired: "◔", deleted: "∅",
+	running: "▶", succeeded: "✓", waiting: "○", staged: "○",
 };
 const ORDER = "failed stopped expired tolerated started queued scheduled deferred finished skipped canceled deleted".split(" ");
-const ENDED = ["succeeded", "failed", "canceled"];
 const SVG = "http://www.w3.org/2000/svg";
 
 const ANNOUNCE_MS = 5000;
 const REFRESH_MS = 3000; // of lists
 const REREAD_MS = 5000; // of the rest of a live page; longer where many look, or where it takes long
 const LOG_MS = 1000;
+const MAX_PIECES = 1000; // of a log that is followed
 const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30000;
 const WATCH_MS = 30000; // whether an ended run goes on
@@ -26,509 +25,485 @@ const CHUNK_MS = 30; // of work at a time
 const root = document.body.dataset.root || "";
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
-const clock = (at = new Date()) => at.toTimeString().slice(0, 8);
+const clock = () => new Date().toTimeString().slice(0, 8);
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// Characters that are invisible or turn the direction of what is read are spelled, as on the server.
-const spelled = (text) =>
-  String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]/g,
-    (c, at, all) => (/[\ud800-\udfff]/.test(c) && /[\ud800-\udbff][\udc00-\udfff]/.test(all.slice(Math.max(0, at - 1), at + 2)) ? c
-      : "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")));
+// What is invisible, or turns the direction of what is read, is spelled as on the server.
+const spelled = (text) => String(text).replace(
+	/[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
+	(c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+);
 
-function make(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+function setAll(element, attributes) {
+	for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
+
+function make(tag, attributes, ...children) {
+	const made = document.createElement(tag);
+	setAll(made, attributes);
+	made.append(...children);
+	return made;
+}
+
+const glyph = (state) => make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS[state] || "?");
 
 function setText(element, text) {
-  if (element && element.textContent !== text) element.textContent = text;
+	if (element && element.textContent !== text) element.textContent = text;
 }
 
-// What is said ------------------------------------------------------------------------------------
+// What is said
 
 let toSay = "", saidAt = -ANNOUNCE_MS, sayTimer = 0;
 
 function say(text) { // for screen readers, every 5 s at most: the newest counts
-  toSay = text;
-  if (sayTimer) return;
-  sayTimer = setTimeout(() => {
-    sayTimer = 0;
-    saidAt = performance.now();
-    setText(find("[data-announce]"), toSay);
-  }, Math.max(0, saidAt + ANNOUNCE_MS - performance.now()));
+	toSay = text;
+	if (sayTimer) return;
+	sayTimer = setTimeout(() => {
+		sayTimer = 0;
+		saidAt = performance.now();
+		setText(find("[data-announce]"), toSay);
+	}, Math.max(0, saidAt + ANNOUNCE_MS - performance.now()));
 }
 
 const troubles = new Map(); // what does not answer, and since when
 
 function note(what, text) {
-  if (!text) troubles.delete(what);
-  else if (!troubles.has(what)) troubles.set(what, `${text} since ${clock()}`);
-  let shown = find("#connection");
-  if (!shown) {
-    shown = make("div", { id: "connection", class: "connection", role: "status" });
-    document.body.append(shown);
-  }
-  setText(shown, [...troubles.values()].join("; "));
-  shown.hidden = !troubles.size;
+	if (!text) troubles.delete(what);
+	else if (!troubles.has(what)) troubles.set(what, `${text} since ${clock()}`);
+	let shown = find("#connection");
+	if (!shown) {
+		shown = make("div", { id: "connection", class: "connection", role: "status" });
+		document.body.append(shown);
+	}
+	setText(shown, [...troubles.values()].join("; "));
+	shown.hidden = !troubles.size;
 }
 
-// Nothing moves under the pointer or the focus ------------------------------------------------------
+// Nothing moves under the pointer or the focus
 
 let pointed = null;
 document.addEventListener("pointermove", (event) => { pointed = event.target; }, { passive: true });
-document.addEventListener("pointerleave", () => { pointed = null; });
 
 const focused = () => (document.activeElement === document.body || document.activeElement === find("main") ? null : document.activeElement);
 const isBusy = (element) => {
-  const selection = getSelection();
-  return element.contains(focused()) || (pointed?.isConnected && element.contains(pointed)) ||
-    (selection && !selection.isCollapsed && element.contains(selection.anchorNode));
+	const selection = getSelection();
+	return element.contains(focused()) || (pointed?.isConnected && element.contains(pointed)) ||
+		(selection && !selection.isCollapsed && element.contains(selection.anchorNode));
 };
 
 function steadily(change) { // what is looked at stays where it is, whatever grows above it
-  const seen = [focused(), pointed].find((each) => {
-    const at = each?.isConnected && each !== document.documentElement ? each.getBoundingClientRect() : null;
-    return at && at.bottom > 0 && at.top < innerHeight && at.height < innerHeight;
-  });
-  const before = seen?.getBoundingClientRect().top;
-  change();
-  const by = seen?.isConnected ? seen.getBoundingClientRect().top - before : 0;
-  if (Math.abs(by) >= 1) scrollBy({ top: by, behavior: "instant" });
+	const seen = [focused(), pointed].find((each) => {
+		const at = each?.isConnected && each !== document.documentElement ? each.getBoundingClientRect() : null;
+		return at && at.bottom > 0 && at.top < innerHeight && at.height < innerHeight;
+	});
+	const before = seen?.getBoundingClientRect().top;
+	change();
+	const by = seen?.isConnected ? seen.getBoundingClientRect().top - before : 0;
+	if (Math.abs(by) >= 1) scrollBy({ top: by, behavior: "instant" });
 }
 
-// One page becomes a newer one ----------------------------------------------------------------------
+// One page becomes a newer one
 
 const KEPT = "pre[data-log], output, script, #connection, [data-announce]";
 const UNITS = "TR LI ARTICLE FORM DETAILS".split(" "); // changed as a whole, or not at all
 const KEPT_ATTRIBUTES = ["open", "aria-disabled", "data-position"];
 
 const keyOf = (node) => node.nodeType === 1 &&
-  (node.id || node.dataset.key || node.dataset.failure || node.dataset.job || node.dataset.live || node.getAttribute("href")) || "";
+	(node.id || node.dataset.key || node.dataset.failure || node.dataset.job || node.dataset.live || node.getAttribute("href")) || "";
 
-const isEdited = (form) => findAll("input, textarea, select", form).some((field) =>
-  field.tagName === "SELECT" ? [...field.options].some((option) => option.selected !== option.defaultSelected && field.selectedIndex > 0)
-    : field.type === "checkbox" ? field.checked !== field.defaultChecked : field.value !== field.defaultValue);
+const isEdited = (field) =>
+	field.type === "checkbox" ? field.checked !== field.defaultChecked
+		: field.options ? field.selectedIndex !== Math.max(0, [...field.options].findIndex((each) => each.defaultSelected))
+			: field.value !== field.defaultValue;
 
-const mayChange = (node) => node.nodeType !== 1 ||
-  !(node.matches(KEPT) || (UNITS.includes(node.tagName) && isBusy(node)) || (node.tagName === "FORM" && (node.dataset.sent || isEdited(node))));
+const mayChange = (node) => {
+	if (node.nodeType !== 1) return true;
+	if (node.matches(KEPT) || (UNITS.includes(node.tagName) && isBusy(node))) return false;
+	return node.tagName !== "FORM" || !(node.dataset.sent || findAll("input, select, textarea", node).some(isEdited));
+};
 
 function morph(old, next) {
-  if (old.isEqualNode(next) || !mayChange(old)) return;
-  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName) {
-    if (old.nodeType !== 1 || !isBusy(old)) old.replaceWith(document.importNode(next, true));
-    return;
-  }
-  if (old.nodeType !== 1) {
-    old.nodeValue = next.nodeValue;
-    return;
-  }
-  for (const { name, value } of next.attributes) {
-    if (!KEPT_ATTRIBUTES.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
-  }
-  for (const { name } of [...old.attributes]) {
-    if (!KEPT_ATTRIBUTES.includes(name) && !next.hasAttribute(name)) old.removeAttribute(name);
-  }
-  const known = new Map(), counts = new Map();
-  const nameOf = (node) => { // elements without a key are told apart by their number
-    const kind = `${node.nodeName} ${keyOf(node)}`, number = counts.get(kind) || 0;
-    counts.set(kind, number + 1);
-    return `${kind} ${number}`;
-  };
-  for (const child of old.childNodes) known.set(nameOf(child), child);
-  counts.clear();
-  let at = old.firstChild;
-  for (const child of next.childNodes) {
-    const name = nameOf(child), same = known.get(name);
-    known.delete(name);
-    if (!same) {
-      old.insertBefore(document.importNode(child, true), at);
-      continue;
-    }
-    if (same === at) at = at.nextSibling;
-    else if (!isBusy(same)) old.insertBefore(same, at); // moving it would take the focus away
-    morph(same, child);
-  }
-  for (const gone of known.values()) if (gone.nodeType !== 1 || (mayChange(gone) && !isBusy(gone))) gone.remove();
+	if (old.isEqualNode(next) || !mayChange(old)) return;
+	if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName) {
+		if (old.nodeType !== 1 || !isBusy(old)) old.replaceWith(document.importNode(next, true));
+		return;
+	}
+	if (old.nodeType !== 1) {
+		old.nodeValue = next.nodeValue;
+		return;
+	}
+	for (const name of new Set([...old.getAttributeNames(), ...next.getAttributeNames()])) {
+		const value = next.getAttribute(name);
+		if (KEPT_ATTRIBUTES.includes(name) || value === old.getAttribute(name)) continue;
+		if (value === null) old.removeAttribute(name);
+		else old.setAttribute(name, value);
+	}
+	const known = new Map(), counts = new Map();
+	const nameOf = (node) => { // elements without a key are told apart by their number
+		const kind = `${node.nodeName} ${keyOf(node)}`, number = counts.get(kind) || 0;
+		counts.set(kind, number + 1);
+		return `${kind} ${number}`;
+	};
+	for (const child of old.childNodes) known.set(nameOf(child), child);
+	counts.clear();
+	let at = old.firstChild;
+	for (const child of next.childNodes) {
+		const name = nameOf(child), same = known.get(name);
+		known.delete(name);
+		if (!same) {
+			old.insertBefore(document.importNode(child, true), at);
+			continue;
+		}
+		if (same === at) at = at.nextSibling;
+		else if (!isBusy(same)) old.insertBefore(same, at); // moving it would take the focus away
+		morph(same, child);
+	}
+	for (const gone of known.values()) if (gone.nodeType !== 1 || (mayChange(gone) && !isBusy(gone))) gone.remove();
 }
 
 async function readPage() {
-  const reply = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
-  if (!reply.ok) throw new Error(reply.status === 401 || reply.status === 403 ? "sign in again: load the page anew" : `the page answered ${reply.status}`);
-  return new DOMParser().parseFromString(await reply.text(), "text/html");
+	const reply = await fetch(location.href, { cache: "no-store" });
+	if (!reply.ok) throw new Error(`the page answers ${reply.status}`);
+	return new DOMParser().parseFromString(await reply.text(), "text/html");
 }
 
 function takeOver(page, selector) {
-  steadily(() => {
-    const next = findAll(selector, page), old = findAll(selector);
-    next.forEach((each, index) => old[index] && morph(old[index], each));
-    const time = find("footer time", page);
-    if (time && find("footer time")) morph(find("footer time"), time);
-  });
+	const old = findAll(`${selector}, footer time`);
+	steadily(() => findAll(`${selector}, footer time`, page).forEach((each, index) => old[index] && morph(old[index], each)));
 }
 
-// Lists ---------------------------------------------------------------------------------------------
+// Lists
 
 let refreshNow = () => {};
 
 async function keepFresh() {
-  let wake, failed = 0;
-  refreshNow = () => wake?.();
-  for (let took = 0; ;) {
-    const wait = failed ? Math.min(LONGEST_RETRY_MS, REFRESH_MS * 2 ** failed) : Math.max(REFRESH_MS, 20 * took);
-    await Promise.race([sleep(wait), new Promise((done) => { wake = done; })]);
-    if (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
-    const began = performance.now();
-    try {
-      const page = await readPage();
-      takeOver(page, "[data-refresh]");
-      [failed, took] = [0, performance.now() - began];
-      note("page", "");
-    } catch (error) {
-      failed = Math.min(failed + 1, 4);
-      note("page", error instanceof TypeError ? "not connected" : error.message);
-    }
-  }
+	let wake, failed = 0;
+	refreshNow = () => wake?.();
+	for (let took = 0; ;) {
+		const wait = failed ? Math.min(LONGEST_RETRY_MS, REFRESH_MS * 2 ** failed) : Math.max(REFRESH_MS, 20 * took);
+		await Promise.race([sleep(wait), new Promise((done) => { wake = done; })]);
+		if (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
+		const began = performance.now();
+		try {
+			const page = await readPage();
+			takeOver(page, "[data-refresh]");
+			[failed, took] = [0, performance.now() - began];
+			note("page", "");
+		} catch (error) {
+			failed = Math.min(failed + 1, 4);
+			note("page", error instanceof TypeError ? "not connected" : error.message);
+		}
+	}
 }
 
-// A live run ----------------------------------------------------------------------------------------
+// A live run
 
 function setState(element, state) {
-  const shown = element?.matches(".state") ? element : element && find(".state", element);
-  if (!shown || shown.dataset.state === state) return;
-  shown.dataset.state = state;
-  setText(find(".glyph", shown), GLYPHS[state] || "?");
-  setText(find(".word", shown), state);
+	const shown = element?.matches(".state") ? element : element && find(".state", element);
+	if (!shown || shown.dataset.state === state) return;
+	shown.dataset.state = state;
+	setText(find(".glyph", shown), GLYPHS[state] || "?");
+	setText(find(".word", shown), state);
 }
 
 function setCounts(element, counts) {
-  const named = ORDER.filter((state) => counts[state]);
-  const kept = new Map([...element.children].map((child) => [child.dataset.state, child]));
-  let at = element.firstChild;
-  for (const state of named) {
-    let part = kept.get(state);
-    kept.delete(state);
-    if (!part) {
-      part = make("span", { "data-state": state },
-        make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS[state]), make("span", { "data-count": state }), ` ${state}`);
-    }
-    setText(find("[data-count]", part), counts[state].toLocaleString("en"));
-    if (part === at) at = at.nextSibling;
-    else element.insertBefore(part, at);
-  }
-  for (const gone of kept.values()) gone.remove();
-  const bar = element.previousElementSibling;
-  if (!bar?.matches("svg.bar")) return;
-  const total = named.reduce((sum, state) => sum + counts[state], 0);
-  let x = 0;
-  named.forEach((state, index) => {
-    const rect = bar.children[index] || bar.appendChild(document.createElementNS(SVG, "rect"));
-    const width = (100 * counts[state]) / total;
-    for (const [name, value] of Object.entries({ class: state, x: x.toFixed(2), width: width.toFixed(2), height: "8" })) rect.setAttribute(name, value);
-    x += width;
-  });
-  while (bar.children.length > named.length) bar.lastChild.remove();
+	const named = ORDER.filter((state) => counts[state]);
+	const kept = new Map([...element.children].map((child) => [child.dataset.state, child]));
+	let at = element.firstChild;
+	for (const state of named) {
+		let part = kept.get(state);
+		kept.delete(state);
+		if (!part) {
+			part = make("span", { "data-state": state }, glyph(state), make("span", { "data-count": state }), ` ${state}`);
+		}
+		setText(find("[data-count]", part), counts[state].toLocaleString("en"));
+		if (part === at) at = at.nextSibling;
+		else element.insertBefore(part, at);
+	}
+	for (const gone of kept.values()) gone.remove();
+	const bar = element.previousElementSibling;
+	if (!bar?.matches("svg.bar")) return;
+	const total = named.reduce((sum, state) => sum + counts[state], 0);
+	let x = 0;
+	named.forEach((state, index) => {
+		const rect = bar.children[index] || bar.appendChild(document.createElementNS(SVG, "rect"));
+		const width = (100 * counts[state]) / total;
+		setAll(rect, { class: state, x: x.toFixed(2), width: width.toFixed(2), height: 8 });
+		x += width;
+	});
+	while (bar.children.length > named.length) bar.lastChild.remove();
 }
 
 function showJob(element, job) {
-  if (element instanceof SVGElement) {
-    element.classList.remove(...FRAME_STATES);
-    element.classList.add(job.status);
-  } else {
-    setState(element, job.status);
-  }
-  const counts = find("[data-counts]", element);
-  if (counts && job.counts) setCounts(counts, job.counts);
-  for (const each of findAll("[data-count]", element)) {
-    if (job.counts && !each.closest("[data-counts]")) setText(each, (job.counts[each.dataset.count] || 0).toLocaleString("en"));
-  }
-  const progress = job.progress, shown = find("[data-progress]", element);
-  if (progress && shown) {
-    const far = progress.total ? `${progress.done}/${progress.total}` : `${progress.done}`;
-    setText(shown, spelled([far, progress.message].filter(Boolean).join(" ")));
-  }
+	if (element instanceof SVGElement) {
+		element.classList.remove(...ORDER);
+		element.classList.add(job.status);
+	} else {
+		setState(element, job.status);
+	}
+	const counts = find("[data-counts]", element);
+	if (counts && job.counts) setCounts(counts, job.counts);
 }
 
 class LiveRun {
-  constructor(section) {
-    this.section = section;
-    this.run = section.dataset.live;
-    this.position = section.dataset.position || "";
-    this.status = find("[data-status] .state", section)?.dataset.state || "";
-    this.title = document.title;
-    this.retryMs = FIRST_RETRY_MS;
-    this.viewers = 1;
-    this.took = 0;
-    this.failures = null;
-    this.waiting = []; // frames that came while the page was read again
-    this.isReading = false;
-    this.list();
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.pause() : this.open()));
-    addEventListener("pagehide", () => this.close());
-    addEventListener("pageshow", (event) => event.persisted && this.open());
-    refreshNow = () => this.reread(0).then(() => this.open());
-    this.open();
-  }
+	constructor(section) {
+		this.section = section;
+		this.run = section.dataset.live;
+		this.position = section.dataset.position || "";
+		this.status = find("[data-status] .state", section)?.dataset.state || "";
+		this.title = document.title;
+		this.retryMs = FIRST_RETRY_MS;
+		this.viewers = 1;
+		this.took = 0;
+		this.failures = null;
+		this.waiting = []; // frames, while the page is read
+		this.isReading = false;
+		this.list();
+		// A browser opens few streams at a time, so one that nobody sees leaves its place.
+		document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
+		addEventListener("pagehide", () => this.close());
+		addEventListener("pageshow", (event) => event.persisted && this.open());
+		refreshNow = () => this.reread(0).then(() => this.open());
+		this.open();
+	}
 
-  list() { // which elements show which job
-    this.shown = new Map();
-    for (const each of findAll("[data-job]", this.section)) {
-      this.shown.set(each.dataset.job, [...(this.shown.get(each.dataset.job) || []), each]);
-    }
-  }
+	list() { // which elements show which job
+		this.shown = new Map();
+		for (const each of findAll("[data-job]", this.section)) {
+			this.shown.set(each.dataset.job, [...(this.shown.get(each.dataset.job) || []), each]);
+		}
+	}
 
-  open() {
-    clearTimeout(this.timer);
-    if (this.source || document.hidden) return;
-    const after = this.position ? `?after=${encodeURIComponent(this.position)}` : "";
-    const source = (this.source = new EventSource(`${root}/api/runs/${encodeURIComponent(this.run)}/events${after}`));
-    source.onopen = () => {
-      this.retryMs = FIRST_RETRY_MS;
-      note("run", "");
-    };
-    source.addEventListener("snapshot", (event) => this.take(event));
-    source.addEventListener("frame", (event) => this.take(event));
-    source.addEventListener("away", (event) => note("server", JSON.parse(event.data).since ? "Redis cannot be reached" : ""));
-    source.addEventListener("end", (event) => this.end(JSON.parse(event.data)));
-    source.onerror = () => {
-      this.close();
-      note("run", "not connected");
-      this.timer = setTimeout(() => this.open(), this.retryMs * (0.75 + Math.random() / 2));
-      this.retryMs = Math.min(2 * this.retryMs, LONGEST_RETRY_MS);
-    };
-  }
+	open() {
+		clearTimeout(this.timer);
+		if (this.source || document.hidden) return;
+		const after = this.position ? `?after=${encodeURIComponent(this.position)}` : "";
+		const source = (this.source = new EventSource(`${root}/api/runs/${encodeURIComponent(this.run)}/events${after}`));
+		source.onopen = () => {
+			this.retryMs = FIRST_RETRY_MS;
+			note("run", "");
+		};
+		source.addEventListener("snapshot", (event) => this.take(event));
+		source.addEventListener("frame", (event) => this.take(event));
+		source.addEventListener("away", (event) => note("server", JSON.parse(event.data).since ? "Redis cannot be reached" : ""));
+		source.addEventListener("end", (event) => this.end(JSON.parse(event.data)));
+		source.onerror = () => {
+			this.close();
+			note("run", "not connected");
+			this.timer = setTimeout(() => this.open(), this.retryMs * (0.75 + Math.random() / 2));
+			this.retryMs = Math.min(2 * this.retryMs, LONGEST_RETRY_MS);
+		};
+	}
 
-  close() {
-    this.source?.close();
-    this.source = null;
-    clearTimeout(this.timer);
-  }
+	close() {
+		this.source?.close();
+		this.source = null;
+		clearTimeout(this.timer);
+	}
 
-  pause() { // a browser opens few streams at a time, so one that nobody sees leaves its place
-    this.timer = setTimeout(() => document.hidden && this.close(), 10000);
-  }
+	end({ status }) {
+		this.close();
+		note("server", "");
+		if (status === "removed") {
+			note("run", "this run is no longer kept");
+			return;
+		}
+		this.timer = setTimeout(() => this.open(), WATCH_MS); // it may be retried
+	}
 
-  end({ status }) {
-    this.close();
-    note("server", "");
-    if (status === "removed") {
-      note("run", "this run is no longer kept");
-      return;
-    }
-    this.timer = setTimeout(() => this.open(), WATCH_MS); // somebody may retry it
-  }
+	take(event) {
+		this.position = event.lastEventId;
+		const frame = JSON.parse(event.data);
+		if (this.isReading) this.waiting.push(frame);
+		this.show(frame);
+	}
 
-  take(event) {
-    this.position = event.lastEventId;
-    const frame = JSON.parse(event.data);
-    if (this.isReading) this.waiting.push(frame);
-    this.show(frame);
-  }
+	show(frame) {
+		const { status, counts, jobs, failures } = frame, before = this.status, failed = counts.failed || 0;
+		this.viewers = frame.viewers || 1;
+		const isNew = failures && JSON.stringify(failures) !== JSON.stringify(this.failures);
+		steadily(() => {
+			setState(find("[data-status]", this.section), status);
+			setText(find("[data-reason]", this.section), spelled(frame.reason));
+			for (const each of findAll("[data-counts]", this.section)) if (!each.closest("[data-job]")) setCounts(each, counts);
+			if (isNew) this.showFailures(failures, counts);
+		});
+		this.showJobs(Object.entries(jobs));
+		this.status = status;
+		if (find("[data-status]", this.section)) document.title = `${GLYPHS[status] || ""} ${failed ? `${failed} failed – ` : ""}${this.title.replace(/^\w+/, status)}`;
+		if (before !== status || isNew) say(`The run is ${status}: ${counts.finished || 0} finished, ${failed} failed`);
+		if (before !== status) this.reread(100);
+		else if (isNew || Object.keys(jobs).length) this.reread(Math.max(REREAD_MS, 40 * this.took, 1000 * this.viewers));
+	}
 
-  show(frame) {
-    const { status, counts, jobs, failures } = frame, before = this.status;
-    this.viewers = frame.viewers || 1;
-    const isNew = failures && JSON.stringify(failures) !== JSON.stringify(this.failures);
-    steadily(() => {
-      setState(find("[data-status]", this.section), status);
-      setText(find("[data-reason]", this.section), spelled(frame.reason));
-      for (const each of findAll("[data-counts]", this.section)) if (!each.closest("[data-job]")) setCounts(each, counts);
-      if (isNew) this.showFailures(failures, counts);
-    });
-    this.showJobs(Object.entries(jobs));
-    this.status = status;
-    document.title = `${GLYPHS[status] || ""} ${counts.failed ? `${counts.failed} failed – ` : ""}${this.title.replace(before, status)}`;
-    if (before !== status || isNew) {
-      const failed = counts.failed ? `, ${counts.failed} failed` : "", done = counts.finished || 0;
-      say(`The run is ${status}: ${done} finished${failed}`);
-    }
-    const hasChanged = before !== status || isNew || Object.keys(jobs).length;
-    if (hasChanged && this.status) this.reread(before !== status ? 100 : this.pace());
-  }
+	async showJobs(jobs) {
+		for (let until = performance.now() + CHUNK_MS, index = 0; index < jobs.length; index += 1) {
+			const [name, job] = jobs[index];
+			for (const element of this.shown.get(name) || []) if (element.isConnected) showJob(element, job);
+			if (performance.now() > until) {
+				await new Promise(requestAnimationFrame);
+				until = performance.now() + CHUNK_MS;
+			}
+		}
+	}
 
-  async showJobs(jobs) {
-    for (let until = performance.now() + CHUNK_MS, index = 0; index < jobs.length; index += 1) {
-      const [name, job] = jobs[index];
-      for (const element of this.shown.get(name) || []) if (element.isConnected) showJob(element, job);
-      if (performance.now() > until) {
-        await new Promise(requestAnimationFrame);
-        until = performance.now() + CHUNK_MS;
-      }
-    }
-  }
+	showFailures(failures, counts) {
+		const before = new Set((this.failures || []).map(({ name }) => name));
+		const added = failures.filter(({ name }) => !before.has(name) && !find(`[data-failure="${CSS.escape(name)}"]`, this.section));
+		this.failures = failures;
+		if (!added.length) return;
+		let head = find("#failures", this.section);
+		if (!head) {
+			head = make("h2", { id: "failures" });
+			this.section.insertBefore(head, find(":scope > h2", this.section));
+		}
+		const number = counts.failed || failures.length;
+		setText(head, `${number.toLocaleString("en")} failure${number === 1 ? "" : "s"}`);
+		for (const { name, error } of added.reverse()) {
+			const link = make("a", { href: `${root}/runs/${encodeURIComponent(this.run)}/jobs/${encodeURIComponent(name)}` }, spelled(name));
+			head.after(make("article", { class: "note bad", "data-failure": name }, make("p", {},
+				make("span", { class: "state", "data-state": "failed" }, glyph("failed"), " ", make("span", { class: "word" }, "failed")),
+				" ", make("b", {}, link), ": ", make("bdi", { class: "why" }, spelled(error)))));
+		}
+		for (const old of findAll("[data-failure]", this.section).slice(MAX_FAILURES)) if (!isBusy(old)) old.remove();
+	}
 
-  showFailures(failures, counts) {
-    const before = new Set((this.failures || []).map(({ name }) => name));
-    const added = failures.filter(({ name }) => !before.has(name) && !find(`[data-failure="${CSS.escape(name)}"]`, this.section));
-    this.failures = failures;
-    if (!added.length) return;
-    let head = find("#failures", this.section);
-    if (!head) {
-      head = make("h2", { id: "failures" });
-      this.section.insertBefore(head, find(":scope > h2", this.section));
-    }
-    const number = counts.failed || failures.length;
-    setText(head, `${number.toLocaleString("en")} failure${number === 1 ? "" : "s"}`);
-    for (const { name, error } of added.reverse()) {
-      const link = make("a", { href: `${root}/runs/${encodeURIComponent(this.run)}/jobs/${encodeURIComponent(name)}` }, spelled(name));
-      head.after(make("article", { class: "note bad", "data-failure": name }, make("p", {},
-        make("span", { class: "state", "data-state": "failed" }, make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS.failed), " ", make("span", { class: "word" }, "failed")),
-        " ", make("b", {}, link), ": ", make("bdi", { class: "why" }, spelled(error)))));
-    }
-    for (const old of findAll("[data-failure]", this.section).slice(MAX_FAILURES)) if (!isBusy(old)) old.remove();
-  }
+	reread(wait) { // what frames do not tell: approvals, tracebacks, times
+		const at = performance.now() + wait;
+		if (this.rereadTimer && this.rereadAt <= at) return Promise.resolve();
+		clearTimeout(this.rereadTimer);
+		this.rereadAt = at;
+		return new Promise((done) => {
+			this.rereadTimer = setTimeout(async () => {
+				this.rereadTimer = 0;
+				if (this.isReading) return done(this.reread(REREAD_MS));
+				this.isReading = true;
+				const began = performance.now();
+				try {
+					const page = await readPage();
+					takeOver(page, "[data-live]");
+					this.title = page.title;
+					this.list();
+				} catch {
+					// the stream notices it too
+				}
+				this.took = performance.now() - began;
+				this.isReading = false;
+				for (const frame of this.waiting.splice(0)) this.show(frame);
+				done();
+			}, wait);
+		});
+	}
 
-  pace() {
-    return Math.max(REREAD_MS, 40 * this.took, 1000 * this.viewers);
-  }
-
-  reread(wait) { // what frames do not tell: approvals, tracebacks, times
-    const at = performance.now() + wait;
-    if (this.rereadTimer && this.rereadAt <= at) return Promise.resolve();
-    clearTimeout(this.rereadTimer);
-    this.rereadAt = at;
-    return new Promise((done) => {
-      this.rereadTimer = setTimeout(async () => {
-        this.rereadTimer = 0;
-        if (this.isReading) return done(this.reread(this.pace()));
-        this.isReading = true;
-        const began = performance.now();
-        try {
-          const page = await readPage();
-          const next = find("[data-live]", page);
-          if (next) {
-            steadily(() => morph(this.section, next));
-            this.title = page.title;
-            this.list();
-          }
-        } catch {
-          // The stream tells when there is no connection.
-        }
-        this.took = performance.now() - began;
-        this.isReading = false;
-        for (const frame of this.waiting.splice(0)) this.showAgain(frame);
-        done();
-      }, wait);
-    });
-  }
-
-  showAgain(frame) {
-    setState(find("[data-status]", this.section), frame.status);
-    this.showJobs(Object.entries(frame.jobs));
-  }
 }
 
-// Acts ----------------------------------------------------------------------------------------------
+// Acts
 
 function readValue(field) {
-  if (field.type === "checkbox") return field.checked;
-  const text = field.value, type = field.dataset.type;
-  if (type === "bool") return text === "true";
-  if ((type === "int" && Number.isSafeInteger(Number(text))) || (type === "float" && Number.isFinite(Number(text)))) return text.trim() === "" ? text : Number(text);
-  if (type === "json" || type === "list") {
-    try {
-      return JSON.parse(text);
-    } catch {
-      return text; // the server says what is wrong with it
-    }
-  }
-  return text;
+	if (field.type === "checkbox") return field.checked;
+	const text = field.value, type = field.dataset.type;
+	if (type === "bool") return text === "true";
+	const isNumber = type === "int" ? Number.isSafeInteger(Number(text)) : type === "float" && Number.isFinite(Number(text));
+	if (!(isNumber && text.trim()) && type !== "json" && type !== "list") return text;
+	try {
+		return JSON.parse(text);
+	} catch {
+		return text; // the server says what is wrong with it
+	}
 }
 
 function readForm(form, submitter) {
-  const body = {};
-  const put = (name, value) => {
-    const at = name.indexOf(".");
-    if (at < 0) body[name] = value;
-    else (body[name.slice(0, at)] ??= {})[name.slice(at + 1)] = value;
-  };
-  for (const field of form.elements) {
-    if (!field.name || field.disabled || field.tagName === "BUTTON") continue;
-    if (field.type === "radio" && !field.checked) continue;
-    if (field.type === "checkbox" ? !field.checked && !field.dataset.type : field.value === "" && !field.required) continue;
-    put(field.name, readValue(field));
-  }
-  if (submitter?.name) put(submitter.name, submitter.value);
-  return body;
+	const body = {};
+	const put = (name, value) => {
+		const at = name.indexOf(".");
+		if (at < 0) body[name] = value;
+		else (body[name.slice(0, at)] ??= {})[name.slice(at + 1)] = value;
+	};
+	for (const field of form.elements) {
+		if (!field.name || field.disabled || field.tagName === "BUTTON") continue;
+		if (field.type === "radio" && !field.checked) continue;
+		if (field.type === "checkbox" ? !field.checked && !field.dataset.type : field.value === "" && !field.required) continue;
+		put(field.name, readValue(field));
+	}
+	if (submitter?.name) put(submitter.name, submitter.value);
+	return body;
 }
 
 async function act(form, submitter) {
-  if (form.dataset.sent) return;
-  if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
-  const answer = find("output", form), buttons = findAll("button", form);
-  form.dataset.sent = "yes"; // not `disabled`, which would take the focus away
-  for (const button of buttons) button.setAttribute("aria-disabled", "true");
-  setText(answer, "Sending …");
-  try {
-    const reply = await fetch(form.getAttribute("action"), {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "X-Flowq-Token": find('meta[name="flowq-token"]')?.content || "" },
-      body: JSON.stringify(readForm(form, submitter)),
-    });
-    const said = await reply.json().catch(() => ({}));
-    answer.classList.toggle("bad", !reply.ok);
-    if (!reply.ok) {
-      const problem = said.error?.message || said.message || `the server answered ${reply.status}`;
-      setText(answer, spelled(`Not done: ${problem}${said.error?.hint ? `; ${said.error.hint}` : ""}`));
-    } else {
-      setText(answer, spelled(said.message || "Done."));
-      for (const field of form.elements) if (["INPUT", "TEXTAREA"].includes(field.tagName)) field.defaultValue = field.value;
-      if (form.dataset.to) location.assign(form.dataset.to.replace("{run}", encodeURIComponent(said.run || "")));
-      else refreshNow();
-    }
-  } catch {
-    answer.classList.add("bad");
-    setText(answer, "No answer: it is not known whether it was done. The page says so once it is connected.");
-  }
-  delete form.dataset.sent;
-  for (const button of buttons) button.removeAttribute("aria-disabled");
+	if (form.dataset.sent) return;
+	if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
+	const answer = find("output", form), buttons = findAll("button", form);
+	form.dataset.sent = "yes"; // not `disabled`, which would take the focus away
+	for (const button of buttons) button.setAttribute("aria-disabled", "true");
+	setText(answer, "Sending …");
+	try {
+		const reply = await fetch(form.getAttribute("action"), {
+			method: "POST",
+			headers: { "Content-Type": "application/json", "X-Flowq-Token": find('meta[name="flowq-token"]')?.content || "" },
+			body: JSON.stringify(readForm(form, submitter)),
+		});
+		const said = await reply.json().catch(() => ({}));
+		answer.classList.toggle("bad", !reply.ok);
+		if (!reply.ok) {
+			setText(answer, spelled(`Not done: ${said.error?.message || `the server answered ${reply.status}`}`));
+		} else {
+			setText(answer, spelled(said.message || "Done."));
+			for (const field of form.elements) if (["INPUT", "TEXTAREA"].includes(field.tagName)) field.defaultValue = field.value;
+			if (form.dataset.to) location.assign(form.dataset.to.replace("{run}", encodeURIComponent(said.run || "")));
+			else refreshNow();
+		}
+	} catch {
+		answer.classList.add("bad");
+		setText(answer, "No answer: it is not known whether it was done. The page says so once it is connected.");
+	}
+	delete form.dataset.sent;
+	for (const button of buttons) button.removeAttribute("aria-disabled");
 }
 
 document.addEventListener("submit", (event) => {
-  if (!event.target.matches("form.act")) return;
-  event.preventDefault();
-  act(event.target, event.submitter);
+	if (!event.target.matches("form.act")) return;
+	event.preventDefault();
+	act(event.target, event.submitter);
 });
 
-// Logs ----------------------------------------------------------------------------------------------
+// Logs
 
 async function follow(log) {
-  let from = Number(log.dataset.from) || 0, failed = 0;
-  const url = log.dataset.log;
-  while (log.isConnected) {
-    await sleep(failed ? Math.min(LONGEST_RETRY_MS, LOG_MS * 2 ** failed) : LOG_MS);
-    if (document.hidden) continue;
-    try {
-      const reply = await fetch(`${url}${url.includes("?") ? "&" : "?"}from=${from}`, { cache: "no-store" });
-      if (!reply.ok) throw new Error(reply.status);
-      const said = await reply.json();
-      if (said.text) {
-        const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
-        log.append(spelled(said.text));
-        while (log.childNodes.length > 1 && log.textContent.length > 1e6) log.firstChild.remove();
-        if (isAtEnd) log.scrollTop = log.scrollHeight; // unless somebody has scrolled up
-      }
-      from = said.next ?? from;
-      failed = 0;
-      if (said.is_complete) return;
-    } catch {
-      failed = Math.min(failed + 1, 5);
-    }
-  }
+	let from = Number(log.dataset.from) || 0, failed = 0;
+	const url = log.dataset.log;
+	while (log.isConnected) {
+		await sleep(failed ? Math.min(LONGEST_RETRY_MS, LOG_MS * 2 ** failed) : LOG_MS);
+		if (document.hidden) continue;
+		try {
+			const reply = await fetch(`${url}${url.includes("?") ? "&" : "?"}from=${from}`, { cache: "no-store" });
+			if (!reply.ok) throw new Error(reply.status);
+			const said = await reply.json();
+			if (said.text) {
+				const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+				log.append(spelled(said.text));
+				if (log.childNodes.length > MAX_PIECES) log.firstChild.remove();
+				if (isAtEnd) log.scrollTop = log.scrollHeight; // unless somebody has scrolled up
+			}
+			from = said.next ?? from;
+			failed = 0;
+			if (said.is_complete) return;
+		} catch {
+			failed = Math.min(failed + 1, 5);
+		}
+	}
 }
 
-// Keys ----------------------------------------------------------------------------------------------
+// Keys
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest?.("input, textarea, select, [contenteditable]")) return;
-  const search = find("main input[type=search]");
-  if (search) {
-    event.preventDefault();
-    search.focus();
-    search.select();
-  }
+	if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+	if (event.target.closest?.("input, textarea, select, [contenteditable]")) return;
+	const search = find("main input[type=search]");
+	if (search) {
+		event.preventDefault();
+		search.focus();
+		search.select();
+	}
 });
 
 const live = find("[data-live]");
