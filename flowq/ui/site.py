@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,6 +18,8 @@ from flowq.ui.looks import FILTERS
 if TYPE_CHECKING:
     from redis import Redis
 
+    from flowq.client import Run
+
 
 @dataclass(frozen=True)
 class Site:
@@ -27,6 +30,8 @@ class Site:
     workflows: Path | None = None
     server: str = "the Redis server"
     """What errors call the server: its URL, without its password."""
+    start_workers: Callable[[Run], object] | None = None
+    """Starts workers for a run that has none; None where workers serve all runs."""
 
     @cached_property
     def templates(self) -> Environment:
