@@ -22,3 +22,39 @@ def fail_if(value: Any, bad: Any) -> Any:
     if value == bad:
         raise LookupError(f"{value} is bad\nfor reasons")
     return value
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "\"'><script>alert(1)</script>",
+    "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\\x1b[2J",
+    "\u202egnp.exe\u202c\u2066x\u2069",
+    "a/../b?c=d#e%zz&f",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x00\x07\x08\x9b31m",
+    "</pre></svg></title><!--",
+)
+
+
+def be_hostile(number: int) -> str:
+    """Print, report and return a hostile text, and raise it every second time."""
+    import flowq
+
+    text = HOSTILE[number]
+    flowq.progress(1, 2, text)
+    print(text)
+    if number % 2:
+        raise RuntimeError(f"{text}\n{text}")
+    return text
+
+
+def be_huge(megabytes: int) -> str:
+    """Print, and return, one line of that size."""
+    text = "<b>" * (megabytes * 1_000_000 // 3)
+    print(text)
+    return text
+
+
+def fail_hugely(megabytes: int) -> None:
+    """Raise a message in one line of that size, with the half of a pair."""
+    raise RuntimeError("\ud800" + "<i>" * (megabytes * 1_000_000 // 3))

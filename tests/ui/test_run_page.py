@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from redis import Redis
 from starlette.testclient import TestClient
 
+import flowq.ui
+from flowq.client import submit
+from flowq.graph import build_graph
+from flowq.pictures.stored import make_source
+from flowq.planner import make_plan
 from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
 from flowq.workers import Worker
 from tests import JOBS_FOLDER
@@ -78,7 +86,7 @@ def submit_shop(runs: Runs, items: int = 4) -> None:
             Input("place", "enum", choices=("here", "there")),
         ),
     )
-    runs.submit(
+    jobs = (
         call("list", "say", with_={"text": "listing", "value": list(range(items))}),
         call(
             "page",
@@ -91,9 +99,15 @@ def submit_shop(runs: Runs, items: int = 4) -> None:
         JobSpec("inner", workflow="ship", needs=("list",)),
         call("after", "say", needs=("page", "flaky"), with_={"text": "after"}),
         call("mails", "say", queue="mails", with_={"text": "mail"}),
-        workflows={"ship": ship},
-        inputs={"who": "ada"},
     )
+    submit_all(runs.connection, Workflow("demo", jobs, workflows={"ship": ship}), {"who": "ada"})
+
+
+def submit_all(connection: Redis, workflow: Workflow, inputs: Mapping[str, object]) -> None:
+    """Submit a run as the commands do: with its picture."""
+    graph = build_graph(workflow)
+    plan = make_plan(graph, inputs, RUN)
+    submit(replace(plan, source=make_source(graph), labels={"team": "data"}), connection)
 
 
 @pytest.fixture
@@ -118,17 +132,113 @@ def get(page: TestClient, path: str) -> Page:
     return Page(reply.text)
 
 
-def test_a_run_tells_what_failed_what_waits_and_what_to_decide(
-    shop: Runs, page: TestClient
-) -> None:
+def test_a_run_answers_what_its_readers_ask(shop: Runs, page: TestClient) -> None:
     found = get(page, f"/runs/{RUN}")
+    text = found.text
 
-    assert "LookupError: 2 is bad" in found.text
-    for link in sorted(found.links()):
-        if link.startswith("/runs/"):
-            get(page, link)
-    get(page, f"/runs/{RUN}/jobs/flaky?full=1")
-    get(page, f"/runs/{RUN}/jobs/flaky?search=LUCK")
-    get(page, f"/runs/{RUN}?focus=page&state=failed&find=a&from=1")
-    get(page, f"/runs/{RUN}/groups/page?find=2")
-    assert ".graph .failed .box" in page.get("/pictures.css").text
+    assert "2 failures" in text
+    assert "page[2] : LookupError: 2 is bad" in text  # what failed, and why
+    assert "flaky (2 attempts): ValueError: no luck" in text
+    assert re.search(
+        r"UTC \S.{2,12} on \S+, process \d+; after it: after", text
+    )  # since when, where
+    assert "No worker listens on mails" in text
+    assert "start one: flowq worker mails" in text  # what to do
+    assert "Deploy it?" in text
+    assert "who 'ada'" in text  # inputs
+    assert "raise ValueError(text)" in text  # the traceback, and what it printed
+    assert text.count("no luck") > 2
+    assert "execute.py" not in text
+    assert "page[2] failed" in text  # why `after` was skipped
+    rows = {found["data-job"] for found in found.all("tr") if "data-job" in found}
+    assert {"list", "page", "inner", "inner.pack", "inner.send", "after"} <= rows
+    boxes = {
+        found["data-job"]: found.get("class") for found in found.all("g") if "data-job" in found
+    }
+    assert boxes["page"] == "failed"
+    assert f"/runs/{RUN}/groups/page" in found.links()
+
+
+def test_every_link_of_a_run_leads_to_a_page(shop: Runs, page: TestClient) -> None:
+    links = [link for link in get(page, f"/runs/{RUN}").links() if link.startswith("/runs/")]
+
+    assert len(links) > 6
+    for link in links:
+        get(page, link)
+
+
+def test_an_approval_has_a_form_with_typed_fields(shop: Runs, page: TestClient) -> None:
+    for path in (f"/runs/{RUN}", f"/runs/{RUN}/jobs/deploy"):
+        found = get(page, path)
+        names = {each.get("name") for tag in ("input", "select") for each in found.all(tag)}
+        acts = {each["action"] for each in found.all("form", method="post")}
+
+        assert {"inputs.version", "inputs.loud", "inputs.place", "note", "reason"} <= names
+        assert f"/api/runs/{RUN}/jobs/deploy/approve" in acts
+        assert f"/api/runs/{RUN}/jobs/deploy/reject" in acts
+
+
+def test_a_job_shows_each_attempt_with_its_output_and_error(shop: Runs, page: TestClient) -> None:
+    found = get(page, f"/runs/{RUN}/jobs/flaky")
+
+    assert "2 attempts" in found.text
+    assert found.text.count("ValueError: no luck") == 3  # the traceback, and each attempt
+    assert "Attempt 2 1 line, 8 bytes" in found.text
+    assert "Attempt 1 1 line, 8 bytes" in found.text
+    assert "text 'no luck'" in found.text  # its argument
+    assert "execute.py" not in found.text
+    assert "execute.py" in get(page, f"/runs/{RUN}/jobs/flaky?full=1").text
+    assert "1 of them found" in get(page, f"/runs/{RUN}/jobs/flaky?search=LUCK").text
+    assert "0 of them found" in get(page, f"/runs/{RUN}/jobs/flaky?search=other").text
+
+
+def test_a_job_shows_its_result_and_its_place_in_the_run(shop: Runs, page: TestClient) -> None:
+    found = get(page, f"/runs/{RUN}/jobs/list")
+    assert "[0, 1, 2, 3]" in found.text
+    assert {f"/runs/{RUN}/groups/page", f"/runs/{RUN}/jobs/deploy"} <= found.links()
+    inside = get(page, f"/runs/{RUN}/jobs/inner.send")
+    assert f"/runs/{RUN}/jobs/inner.pack" in inside.links()
+    item = get(page, f"/runs/{RUN}/jobs/page%5B2%5D")
+    assert f"/runs/{RUN}/groups/page" in item.links()
+    assert "no worker listens on the queue mails" in get(page, f"/runs/{RUN}/jobs/mails").text
+    assert page.get(f"/runs/{RUN}/jobs/nothing").status_code == 404
+
+
+def test_a_group_shows_its_items_by_state_and_finds_them(shop: Runs, page: TestClient) -> None:
+    path = f"/runs/{RUN}/groups/page"
+    keys = {each.get("data-key") for each in get(page, path).all("tr")}
+    assert keys & {"page[2]", "page[1]"} == {"page[2]"}  # failures first
+    assert (
+        "1 LookupError" in get(page, path).text or "LookupError: 2 is bad 1" in get(page, path).text
+    )
+    finished = {each.get("data-key") for each in get(page, f"{path}?state=finished").all("tr")}
+    assert {"page[0]", "page[1]", "page[3]"} <= finished
+    found = {each.get("data-key") for each in get(page, f"{path}?find=3").all("tr")}
+    assert "page[3]" in found
+    assert "page[1]" not in found
+    assert page.get(f"/runs/{RUN}/groups/list").status_code == 404
+
+
+def test_the_table_can_be_filtered_and_the_graph_focused(shop: Runs, page: TestClient) -> None:
+    found = get(page, f"/runs/{RUN}?state=failed&find=PAGE")
+    assert {each["data-job"] for each in found.all("tr") if "data-job" in each} == {"page"}
+    assert "Around page ." in get(page, f"/runs/{RUN}?focus=page").text
+    assert page.get(f"/runs/{RUN}?focus=nothing").status_code == 400
+
+
+def test_a_page_that_may_only_look_has_no_forms_of_acts(shop: Runs, connection: Redis) -> None:
+    application = flowq.ui.app(connection=connection, authorize=lambda _: "ada", is_read_only=True)
+    for path in (f"/runs/{RUN}", f"/runs/{RUN}/jobs/deploy", f"/runs/{RUN}/jobs/flaky"):
+        assert not get(TestClient(application), path).all("form", method="post")
+    assert (
+        "flowq approve r1 deploy -i version=…" in get(TestClient(application), f"/runs/{RUN}").text
+    )
+
+
+def test_the_style_of_drawings_is_scoped_to_them(page: TestClient) -> None:
+    rules = page.get("/pictures.css").text
+
+    assert ".graph .failed .box{" in rules
+    assert ".graph .scheduled .box{" in rules  # a state that a box may get while the page is open
+    for line in rules.splitlines():
+        assert line.startswith((".graph ", ".timeline ", ".histogram ", "@media", "}"))

@@ -21,11 +21,10 @@ from flowq.render.groups import with_span
 from flowq.render.job_output import attempt_lines
 from flowq.render.summary import without_runtime
 from flowq.runtime.counts import read_job_events
-from flowq.runtime.explain import PLAIN
 from flowq.runtime.results import get_failures, read_views
 from flowq.runtime.runs import read_job_records
 from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
-from flowq.ui.pages.parts import find_target
+from flowq.ui.pages.parts import COMMANDS, find_target
 from flowq.ui.pages.waiting import ask
 from flowq.ui.reading import Seen, read_run
 from flowq.ui.site import site_of
@@ -50,7 +49,7 @@ def show_job(request: Request) -> Response:
     root, search = request.scope.get("root_path", ""), request.query_params.get("search", "")
     hosts = run.find_hosts([job.worker, *(each.worker for each in attempts)])
     before, after = _find_neighbours(seen, name, root)
-    is_waiting = job.state not in ENDED
+    needs_explanation = job.state not in ENDED or (job.state not in BAD and job.reason)
     return site.render(
         request,
         "job.html",
@@ -65,7 +64,7 @@ def show_job(request: Request) -> Response:
         on=say_place(job.worker, hosts) if job.worker else "",
         progress=progress_text(job.progress) if job.progress else "",
         asking=ask(job, name, record) if job.is_asking else None,
-        explained=_explain(run, job) if is_waiting or job.state != "finished" else None,
+        explained=_explain(run, job) if needs_explanation else None,
         arguments=show_views(view.arguments),
         result=show_view(view.result) if job.state == "finished" else None,
         polls=[(at, show_view(found)) for at, found in record.polls.last]
@@ -78,6 +77,7 @@ def show_job(request: Request) -> Response:
         before=before,
         after=after,
         group=_find_group(seen, name, root),
+        is_ended=seen.status.state in RUN_ENDED,
         can_retry=seen.status.state in RUN_ENDED and not job.helps,
     )
 
@@ -122,7 +122,7 @@ def _tell_attempt(attempt: Attempt, hosts: dict[str, tuple[str, int]]) -> _ToldA
 
 def _explain(run: Run, job: JobStatus) -> Explanation | None:
     try:
-        return client.explain(job.job_id, run.connection, run.run_id, PLAIN)
+        return client.explain(job.job_id, run.connection, run.run_id, COMMANDS)
     except NotFound:
         return None
 
@@ -147,6 +147,8 @@ def _read_logs(run: Run, job: JobStatus, search: str) -> Iterator[_Log]:
         lines = attempt_lines(each)
         found = [line for line in lines if search.lower() in line.lower()] if search else lines
         text = "\n".join(_cut(line) for line in found)
+        if text and (each.tail or each.head).endswith(b"\n"):
+            text += "\n"  # what follows is a line of its own
         yield _Log(number, without_beginning(text, MAX_LOG), len(lines), len(found), each.size)
 
 

@@ -1,9 +1,27 @@
-"""What the pages of a run share: where the name of a job leads."""
+"""What the pages of a run share: where the name of a job leads, and what hints say."""
 
 from __future__ import annotations
 
+from flowq.runtime.explain import PLAIN
 from flowq.ui.looks import segment
 from flowq.ui.reading import Seen
+
+
+class PageCommands:
+    """Writes hints for readers who have a page: what commands show, a page does."""
+
+    def hint(self, words: str, *names: str) -> str:
+        """Return the page to look at, or a command."""
+        if words in ("show", "explain"):
+            return f"the page of {names[-1]}"
+        return PLAIN.hint(words, *names)
+
+    def rq_hint(self, words: str, *names: str) -> str:
+        """Return a command of RQ."""
+        return PLAIN.rq_hint(words, *names)
+
+
+COMMANDS = PageCommands()
 
 
 def find_target(seen: Seen, root: str, name: str) -> str:

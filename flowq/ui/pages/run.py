@@ -25,9 +25,8 @@ from flowq.pictures.report import (
 from flowq.pictures.svg import page_style, render_svg
 from flowq.pictures.timeline import STYLE, Row, look_of, render_timeline
 from flowq.render.tally import walk
-from flowq.runtime.explain import PLAIN
 from flowq.status import RUN_ENDED
-from flowq.ui.pages.parts import find_target
+from flowq.ui.pages.parts import COMMANDS, find_target
 from flowq.ui.pages.waiting import (
     find_asking,
     find_running,
@@ -61,7 +60,7 @@ def show_run(request: Request) -> Response:
         is_ended=is_ended,
         counts=count_looks(seen),
         usual=None if is_ended else find_usual_s(seen.record, seen.run),
-        hold=None if is_ended else seen.run.find_hold(PLAIN),
+        hold=None if is_ended else seen.run.find_hold(COMMANDS),
         asking=[] if is_ended else find_asking(seen),
         waiting=None if is_ended else find_waiting(seen),
         running=[] if is_ended else find_running(seen),
@@ -233,7 +232,17 @@ def _find_blockers(picture: Picture, outer: str = "") -> dict[str, list[tuple[st
 
 def show_style(_request: Request) -> Response:
     """Reply with the style of the drawings; the files of `flowq graph` have the same."""
-    return Response(page_style() + STYLE, media_type="text/css")
+    return Response(page_style() + STYLE + _HISTOGRAM, media_type="text/css")
+
+
+_HISTOGRAM = """\
+.histogram rect{fill:#54aeff}
+.histogram text{font:11px system-ui,sans-serif;fill:#57606a}
+@media (prefers-color-scheme:dark){
+.histogram rect{fill:#1f6feb}
+.histogram text{fill:#9da7b3}
+}
+"""
 
 
 ROUTES: list[BaseRoute] = [

@@ -21,11 +21,11 @@ from flowq.pictures.report import (
 )
 from flowq.render.events import progress_text
 from flowq.runtime.counts import read_page
-from flowq.runtime.explain import PLAIN
 from flowq.runtime.listening import find_unattended
 from flowq.runtime.runs import read_job_records
 from flowq.spec import Input
 from flowq.status import BAD, JobStatus, declared_name, outermost_name
+from flowq.ui.pages.parts import COMMANDS
 from flowq.ui.reading import Seen
 
 MAX_FAILURES, MAX_NAMED = 10, 50
@@ -209,7 +209,7 @@ def find_waiting(seen: Seen) -> Waiting:
     explained = []
     for job in first[:MAX_EXPLAINED]:
         try:
-            told = client.explain(job.job_id, connection, run_id, PLAIN)
+            told = client.explain(job.job_id, connection, run_id, COMMANDS)
         except NotFound:  # deleted meanwhile
             continue
         explained.append((job, told))
