@@ -278,7 +278,7 @@ def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
     shared: dict[str, Any] = {name: getattr(defaults, name) for name in _SHARED}
     if job.workflow:
         shared |= {"secret_results": None, "cwd": None}
-    if asks:
+    if asks or job.start_when is not None:
         shared["on_blocker_failure"] = None
     unsaid = {
         key: value

@@ -172,6 +172,12 @@ QUEUE_FROM_RESULT = _register(
     "FQ243", "No result of a job decides on which queue another job runs", "checks"
 )
 TWO_BRANCHES = _register("FQ244", "A job is the `else` of one job", "checks")
+NOTHING_TO_START_AT = _register(
+    "FQ247", "A job with `start_when` has jobs before it, which it need not all wait for", "checks"
+)
+MAY_BE_MISSING = _register(
+    "FQ248", "A job with `start_when` gives the results that may be missing a default", "checks"
+)
 
 BAD_SCHEDULE_INPUTS = _register(
     "FQ251", "A schedule gives inputs that the workflow declares", "checks"

@@ -19,6 +19,7 @@ from flowq.errors import Excerpt, Problem, Where
 
 InputType = Literal["str", "int", "float", "bool", "path", "list", "json", "enum"]
 BlockerPolicy = Literal["wait", "skip", "run"]
+StartWhen = Literal["one_success", "one_failed"]
 ShellResult = Literal["last", "text", "lines", "json"]
 CatchUp = Literal["none", "last", "all"]
 SecretResults = Literal["mask", "refuse"]
@@ -301,6 +302,8 @@ class Options:
     if_empty: Literal["run", "skip"] | None = None
     on_crash: Literal["requeue", "fail"] | None = None
     at_front: bool | None = None
+    start_when: StartWhen | None = None
+    cancel_rest: bool | None = None
 
 
 OPTIONS = tuple(each.name for each in fields(Options))

@@ -54,6 +54,8 @@ IN_A_JOB: Mapping[str, str] = {
     "when": "write `if`",
     "unless": "write `if: not …`",
     **dict.fromkeys(("suspend", "delay", "pause"), "make a job of the pause: `sleep: 10m`"),
+    "trigger_rule": "write `start_when: one_success` (or one_failed), or, for `all_done`, "
+    "`if: always()`",
     "sensor": "write `poll: {until: …, every: 30s}` beside `call` or `run`",
     **dict.fromkeys(
         ("schedule", "defaults", "jobs", "finally", "workflows", "labels"),

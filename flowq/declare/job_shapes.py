@@ -111,6 +111,9 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
     problems.add(BAD_NAME, key, f"{name!r} cannot be the name of a job", hint)
 
 
+_ANY = frozenset({"any", "any_of", "one_of", "or", "first"})
+
+
 def read_names(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
     """Read a name or a list of names, without repeats."""
     names: dict[str, None] = {}
@@ -127,6 +130,8 @@ def read_names(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
                 several = item.text.replace(",", " ").split()
                 names |= dict.fromkeys(several)  # certainly meant
                 hint = f"write a list: [{', '.join(several)}]"
+        elif isinstance(item, MapNode) and item.node_by_key.keys() & _ANY:
+            hint = "to start at the first success of several: [a, b], and `start_when: one_success`"
         message = f"{label} must be a job's name, or a list of names, not {say(item)}"
         problems.add(WRONG_SHAPE, item, message, hint)
     return tuple(names)

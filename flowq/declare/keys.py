@@ -116,6 +116,8 @@ _OF_SINGLE_JOBS = {"workflow": "write it in the jobs of that workflow"}
 _NOT_ASLEEP = {"sleep": "a job that sleeps does nothing else: make a job of each"}
 _OF_WORKING_JOBS = {**_OF_SINGLE_JOBS, **_NOT_ASLEEP}
 
+_OF_ONE_JOB = "one job starts first: let the group need that job"
+
 _OF_LISTS = {
     "for_each": "give the list to one axis of the matrix, or the matrix to a workflow of its own"
 }
@@ -328,7 +330,7 @@ JOB = Vocabulary(
         ),
         "fail_fast": Key(
             FLAG,
-            "After a failure, cancel the jobs of the group that have not started.",
+            "After a failure, cancel the other jobs of the group, also those that run.",
             attribute="fail_fast",
         ),
         "continue_on_error": Key(
@@ -341,6 +343,27 @@ JOB = Vocabulary(
             choice("wait", "skip", "run"),
             "What the job does when a job before it did not succeed: wait, skip itself, or run.",
             attribute="on_blocker_failure",
+        ),
+        "start_when": Key(
+            choice("one_success", "one_failed"),
+            "Start at the first success, or failure, of a job before it, not when all have ended.",
+            ("one_success", "one_failed"),
+            attribute="start_when",
+            not_for={
+                "for_each": _OF_ONE_JOB,
+                "matrix": _OF_ONE_JOB,
+                "include": _OF_ONE_JOB,
+                "on_blocker_failure": "`start_when` says when the job starts, and when it does not",
+                "if_empty": "without jobs before it, a job with `start_when` is skipped",
+            },
+            not_shared="it is about the jobs before one job: write it there",
+        ),
+        "cancel_rest": Key(
+            FLAG,
+            "Once the job starts, cancel the jobs before it that have not ended.",
+            attribute="cancel_rest",
+            needs=("start_when",),
+            not_shared="it belongs to a `start_when`: write it at that job",
         ),
         "if_empty": Key(
             choice("run", "skip"),

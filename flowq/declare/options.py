@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 from flowq.declare.handles import Handle
-from flowq.spec import BlockerPolicy, SecretResults
+from flowq.spec import BlockerPolicy, SecretResults, StartWhen
 
 
 class CommonOptions(TypedDict, total=False):
@@ -35,6 +35,8 @@ class CommonOptions(TypedDict, total=False):
     if_: Any
     else_: Any
     continue_on_error: bool | int | str | Handle
+    start_when: StartWhen
+    cancel_rest: bool
     if_empty: Literal["run", "skip"]
     finally_: bool
     expires: str | float

@@ -494,7 +494,7 @@ def _refuse_unknown(name: str, kind: str, known: tuple[str, ...] | list[str]) ->
     return Refused(UNKNOWN_NAME, f"unknown {kind} {name!r}", did_you_mean(name, known))
 
 
-STATUSES = tuple(sorted(ENDED))
+STATUSES = tuple(sorted({*ENDED, "running"}))  # the last one where a job has `start_when`
 """The values of `jobs.NAME.status`; expressions see jobs that have ended."""
 
 STATUSES_OF_RUN = tuple(sorted(RUN_ENDED))

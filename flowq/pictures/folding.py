@@ -81,7 +81,8 @@ def _fold_twins(picture: Picture) -> Picture:
         edges[arrow.blocker].append(("before", arrow.future, arrow.word))
     twins: dict[object, list[Box]] = {}
     for box in picture.boxes:
-        looks = (box.kind, box.group, box.is_open, box.approval, box.polls, box.else_of)
+        marks = (box.is_open, box.approval, box.polls, box.start_when)
+        looks = (box.kind, box.group, *marks, box.else_of)
         twins.setdefault(
             (looks, not box.condition, not box.members, frozenset(edges[box.name])), []
         ).append(box)
@@ -134,6 +135,9 @@ def stand_for(boxes: Sequence[Box], name: str, summary: str) -> Box:
         is_final=all(box.is_final for box in boxes),
         approval=all(box.approval for box in boxes),
         polls=all(box.polls for box in boxes),
+        start_when=first.start_when
+        if all(box.start_when == first.start_when for box in boxes)
+        else None,
         condition=first.condition if all(box.condition for box in boxes) else "",
         state=group_state(states) if has_states else "",
         members=tuple(job for box in boxes for job in box.members or (box,)),

@@ -15,7 +15,7 @@ from flowq.durations import utc_time
 from flowq.graph import LEFT_OUT, Graph, build_graph, sort_by_edges
 from flowq.render.json import write_instant
 from flowq.render.lines import OPEN, count, find_mark, format_duration
-from flowq.spec import PASS_ON, BlockerPolicy, JobSpec, Workflow
+from flowq.spec import PASS_ON, BlockerPolicy, JobSpec, StartWhen, Workflow
 from flowq.status import ASKING, DONE, TOLERATED
 
 Kind = Literal["call", "run", "workflow", "sleep", ""]
@@ -26,6 +26,10 @@ FINALLY = "finally"
 _WORD_BY_POLICY: Mapping[str | None, str] = {
     "run": "runs if blockers fail",
     "wait": "waits if blockers fail",
+}
+_WORD_BY_START: Mapping[str | None, str] = {
+    "one_success": "at the first success",
+    "one_failed": "at the first failure",
 }
 
 
@@ -56,6 +60,7 @@ class Box:
     condition: str = ""
     else_of: str = ""
     policy: BlockerPolicy | None = None
+    start_when: StartWhen | None = None
     description: str = ""
     state: str = ""
     how_far: str = ""
@@ -107,6 +112,7 @@ class Box:
                     OPEN if self.may_grow else "",
                     FINALLY if self.is_final else "",
                     _WORD_BY_POLICY.get(self.policy, ""),
+                    _WORD_BY_START.get(self.start_when, ""),
                 ),
             )
         )
@@ -276,6 +282,7 @@ def _box(graph: Graph, name: str, else_of: Mapping[str, str], seen: dict[int, Pi
         condition=job.if_ or "",
         else_of=else_of.get(name, ""),
         policy=job.on_blocker_failure,
+        start_when=job.start_when,
         description=job.description,
         state="skipped" if is_left_out else "",
         reason=LEFT_OUT if is_left_out else "",
@@ -349,6 +356,7 @@ _KEY_BY_FIELD = {
     "approval": "approval",
     "polls": "polls",
     "policy": "on_blocker_failure",
+    "start_when": "start_when",
     "is_final": "finally",
     "description": "description",
     "state": "status",

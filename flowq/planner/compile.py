@@ -284,11 +284,8 @@ class Frame:
             groups=tuple(name for name in used if _is_group(inner[name])),
             scope={**enqueue.scope, "run": self.run},
             env={},
-            cwd=None,
-            if_=None,
             branch={},
-            approval=None,
-            expires_s=None,
+            **_OF_THE_START,
             secrets=self.secrets.all_of(job.name),
             description=f"outputs of {nested.name}",
         )
@@ -582,6 +579,9 @@ _OF_A_JOB = (
 _OF_A_LIST = frozenset({"for_each", "key", "more", "matrix", "include", "exclude"})
 """The keys whose texts the items of a group use, and those that the expansion uses."""
 
+_OF_THE_START: dict[str, Any] = dict.fromkeys(
+    ("cwd", "if_", "approval", "expires_s", "start_when", "cancel_rest")
+)
 _NO_GROUP = ForEach(())
 _ALL = 100  # percent
 
@@ -595,6 +595,6 @@ def _tolerates_one(tolerance: Tolerance | None) -> bool:
 
 
 def _policy_of(job: JobSpec) -> BlockerPolicy:
-    if job.on_blocker_failure is not None:
-        return job.on_blocker_failure
+    if job.on_blocker_failure is not None or job.start_when is not None:
+        return job.on_blocker_failure or "run"  # `start_when` decides about failures itself
     return "skip" if job.if_ is None or needs_success(as_template(job.if_)) else "run"

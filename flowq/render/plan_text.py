@@ -94,7 +94,11 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield f"if={spelled_line(str(enqueue.if_))}"
     if enqueue.if_empty == "skip":
         yield f"if_empty={enqueue.if_empty}"
-    if enqueue.on_blocker_failure != "skip":
+    if enqueue.start_when is not None:
+        yield f"start_when={enqueue.start_when}"
+        if enqueue.cancel_rest:
+            yield "cancel_rest"
+    elif enqueue.on_blocker_failure != "skip":
         yield f"on_blocker_failure={enqueue.on_blocker_failure}"
 
 

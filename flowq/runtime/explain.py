@@ -285,7 +285,10 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
             ended_badly.append((blocker, outcome))
     if pending:
         hint = f"look at the first one: {place.hint_job('explain', pending[0])}"
-        yield Reason("blockers", f"it waits for {place.name(pending)}", tuple(pending), hint)
+        text = f"it waits for {place.name(pending)}"
+        if word := _WORD_BY_START.get(future.get("policy", "")):
+            text = f"it starts at the first {word}; {len(pending)} undecided: {place.name(pending)}"
+        yield Reason("blockers", text, tuple(pending), hint)
     if ended_badly and future.get("policy") == "wait":
         ids = tuple(blocker for blocker, _ in ended_badly)
         how = ", ".join(sorted({outcome for _, outcome in ended_badly}))
@@ -295,6 +298,9 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
             end = f"{cancel}, then {retry}"
         text = f"{place.name(ids)} did not succeed ({how})"
         yield Reason("blockers", text, ids, f"{again}{end}")
+
+
+_WORD_BY_START = {"one_success": "success", "one_failed": "failure"}
 
 
 def _in_order(job_ids: Iterable[str]) -> list[str]:

@@ -21,11 +21,17 @@ from flowq.durations import parse_duration
 from flowq.errors import UsageError
 
 if TYPE_CHECKING:
-    from flowq.spec import BlockerPolicy
+    from flowq.spec import BlockerPolicy, StartWhen
 
-OPTIONS = ("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty", "expires")
+OPTIONS = (
+    *("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty"),
+    *("start_when", "cancel_rest", "expires"),
+)
+_ALWAYS = OPTIONS[:-3]
+"""The options of other jobs than future jobs: there, the last ones are the function's."""
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]+")  # what RQ allows
 POLICIES = ("wait", "skip", "run")
+STARTS = ("one_success", "one_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Hold:
     Attributes:
         edges: in the order given; each future job occurs once.
         policy: None for the default, which is `wait`, as RQ's depends_on, but `skip` in a run, so
-            that each run ends.
+            that each run ends. Or the `start_when` of a job that does not wait for all blockers.
         at_s: do not queue the job before this time, in epoch seconds; None for no limit.
         expires_s: a future job that is not released within so many seconds is canceled.
         fields: flowq's fields for the job's hash, which the scripts read.
@@ -67,7 +73,7 @@ class Hold:
 
     deferred: bool = False
     edges: tuple[Edge, ...] = ()
-    policy: BlockerPolicy | None = None
+    policy: BlockerPolicy | StartWhen | None = None
     if_empty: Literal["run", "skip"] = "run"
     at_s: float | None = None
     expires_s: float | None = None
@@ -106,8 +112,7 @@ def take_hold(options: dict[str, Any]) -> Hold:
 
     Errors: UsageError for invalid values.
     """
-    # Unless the job is a future job, `expires` is an argument of the function.
-    names = OPTIONS if options.get("deferred") is True else OPTIONS[:-1]
+    names = OPTIONS if options.get("deferred") is True else _ALWAYS
     given = {name: options.pop(name) for name in names if name in options}
     if not given:
         return NO_HOLD
@@ -125,6 +130,7 @@ def take_hold(options: dict[str, Any]) -> Hold:
         policy=_policy(given),
         if_empty=_one_of("if_empty", given.get("if_empty", "run"), ("run", "skip")),
         expires_s=_duration("expires", given.get("expires")),
+        fields=_first_fields(given),
     )
 
 
@@ -156,7 +162,27 @@ def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
     return take_hold(ours)
 
 
-def _policy(given: Mapping[str, Any]) -> BlockerPolicy | None:
+def first_fields(start_when: str | None, cancel_rest: bool | None) -> dict[str, str]:
+    """Return the fields of a job that starts at the first success or failure of a blocker."""
+    return {"flowq_first": "cancel" if cancel_rest else "keep"} if start_when else {}
+
+
+def _first_fields(given: Mapping[str, Any]) -> Mapping[str, str]:
+    cancel_rest, start_when = given.get("cancel_rest", False), given.get("start_when")
+    if not isinstance(cancel_rest, bool):
+        raise UsageError(f"cancel_rest must be True or False, not {cancel_rest!r}")
+    if cancel_rest and start_when is None:
+        raise UsageError("cancel_rest needs start_when='one_success' or 'one_failed'")
+    return first_fields(start_when, cancel_rest)
+
+
+def _policy(given: Mapping[str, Any]) -> BlockerPolicy | StartWhen | None:
+    if given.get("start_when") is not None:
+        for other in ("on_blocker_failure", "if_empty"):
+            if other in given:
+                raise UsageError(f"start_when and {other} exclude each other")
+        first: StartWhen = _one_of("start_when", given["start_when"], STARTS)
+        return first
     if "on_blocker_failure" not in given:
         return None
     policy: BlockerPolicy = _one_of("on_blocker_failure", given["on_blocker_failure"], POLICIES)

@@ -25,16 +25,29 @@ if TYPE_CHECKING:
 
 PER_READ = 500
 
+RUNNING = "running"
+"""The `status` of a job that had not ended when the job that asks has started."""
+
 
 def read_jobs(
-    references: References, job_id_by_name: Mapping[str, str], connection: Redis
+    references: References,
+    job_id_by_name: Mapping[str, str],
+    connection: Redis,
+    starter: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Return values by job name and attribute: `result`, `results`, `outcomes`, …
 
     The `results` of a group are in the order of its items: None for an item that was skipped or
     whose failure is tolerated, a `NoResult` for one that did not succeed. `by_key` has them by the
     items' keys.
+
+    `starter` is a job that has started before all its blockers have ended (`start_when`): those of
+    them that had not ended then are running, without a result, whenever it is asked.
     """
+    if starter:
+        hidden = _find_undecided(starter, job_id_by_name.values(), connection)
+        if hidden:
+            return _read_but(hidden, references, job_id_by_name, connection)
     found: dict[str, dict[str, Any]] = {}
     single = {name: job_id_by_name[name] for name, part in references.jobs if part == "result"}
     results = get_results(single.values(), connection)
@@ -45,6 +58,52 @@ def read_jobs(
             value = _READERS[attribute](job_id_by_name[name], name, connection)
             found.setdefault(name, {})[attribute] = value
     return found
+
+
+def _find_undecided(starter: str, job_ids: Iterable[str], connection: Redis) -> frozenset[str]:
+    """Return the jobs, and the groups, that had not ended when `starter` started."""
+    edges = connection.hscan_iter(keys.edges(starter), count=PER_READ)
+    how_by_id = {as_text(job): as_text(how) for job, how in edges}
+    undecided = {job for job, how in how_by_id.items() if how.startswith("pending")}
+    for group in dict.fromkeys(job_ids):  # it may have got items since
+        undecided.update(each for each in list_items(group, connection) if each not in how_by_id)
+    return frozenset(undecided)
+
+
+def _read_but(
+    hidden: frozenset[str],
+    references: References,
+    job_id_by_name: Mapping[str, str],
+    connection: Redis,
+) -> dict[str, dict[str, Any]]:
+    """Do what `read_jobs` does, but as if the `hidden` jobs were running."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, attribute in references.jobs:
+        job_id = job_id_by_name[name]
+        items = (
+            list_items(job_id, connection) if connection.exists(keys.group(job_id)) else [job_id]
+        )
+        values = found.setdefault(name, {})
+        if attribute == "status" and not hidden.isdisjoint((job_id, *items)):
+            values[attribute] = RUNNING
+        elif attribute == "outcomes":
+            outcomes = zip(items, _outcomes(job_id, name, connection), strict=False)
+            values[attribute] = [{**v, **_UNKNOWN} if i in hidden else v for i, v in outcomes]
+        elif attribute in ("results", "by_key"):
+            pairs = zip(items, _results(job_id, name, connection), strict=False)
+            results = [None if item in hidden else value for item, value in pairs]
+            by_key = {key: results[index] for key, index in _read_keys(job_id, connection)}
+            values[attribute] = results if attribute == "results" else by_key
+        elif job_id in hidden:
+            values[attribute] = None
+        else:
+            one = References(jobs=((name, attribute),))
+            values.update(read_jobs(one, job_id_by_name, connection).get(name, {}))
+    return found
+
+
+_UNKNOWN = {"status": RUNNING, **dict.fromkeys(("result", "error", "error_type", "exit_code"))}
+"""What is known of the end of an item that has not ended."""
 
 
 def list_items(group_id: str, connection: Redis) -> list[str]:

@@ -31,7 +31,7 @@ from flowq.matrix import is_open
 from flowq.plan import Call, Enqueue, Expansion, Group, Join, Sleep, Start
 from flowq.runtime import keys
 from flowq.runtime.enqueueing import Own, Shape
-from flowq.runtime.holds import Hold
+from flowq.runtime.holds import Hold, first_fields
 from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.policies import to_rq_retry, write_policy
 from flowq.runtime.queue import call_add, get_queue
@@ -40,6 +40,7 @@ from flowq.runtime.serializing import MAX_BYTES
 from flowq.runtime.wire import (
     COMMAND_LIST_FORMAT,
     FINALLY_FORMAT,
+    FIRST_FORMAT,
     HOLD_FORMAT,
     KEY,
     PAUSES_FORMAT,
@@ -109,7 +110,7 @@ class _Describer:
     def _make_shape(self, enqueue: Enqueue, fields: Mapping[str, str]) -> Shape:
         hold = Hold(
             deferred=enqueue.deferred,
-            policy=enqueue.on_blocker_failure,
+            policy=enqueue.start_when or enqueue.on_blocker_failure,
             if_empty=enqueue.if_empty or "run",
             run_id=self._run_id,
             fields={**fields, **self._added_by},
@@ -227,6 +228,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
             kept["branch"] = dict(enqueue.branch)
     if not kept:
         return {}
+    if enqueue.start_when and enqueue.result_of:
+        kept["decided"] = True
     beside: dict[str, Any] = {
         "call": call,
         "kwargs": dict(arguments.kwargs),
@@ -246,6 +249,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
 def _needed_format(enqueue: Enqueue) -> int:
     """Return the format that a worker must know to execute a job correctly."""
     does = enqueue.does
+    if (enqueue.start_when and enqueue.result_of) or _has_firsts(enqueue):
+        return FIRST_FORMAT
     if _has_settings(enqueue):
         return SETTINGS_FORMAT
     if _pauses(enqueue):
@@ -261,6 +266,19 @@ def _needed_format(enqueue: Enqueue) -> int:
     if _asks_for_attempts(enqueue):
         return RETRIES_FORMAT
     return HOLD_FORMAT if enqueue.approval and _judging(enqueue) == "due" else USUAL_FORMAT
+
+
+def _has_firsts(enqueue: Enqueue) -> bool:
+    """Whether jobs that this one adds have `start_when`."""
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        return any(map(_has_firsts, does.templates))
+    return isinstance(does, Start) and _starts_first(does.nested.workflow)
+
+
+def _starts_first(workflow: Workflow) -> bool:
+    own = any(job.start_when is not None for job in workflow.jobs)
+    return own or any(map(_starts_first, workflow.workflows.values()))
 
 
 def _has_settings(enqueue: Enqueue) -> bool:
@@ -394,6 +412,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_always": "1" if _is_always(enqueue) else "",
         "flowq_success": "1" if needs_success else "",
         "flowq_judging": _judging(enqueue),
+        **first_fields(enqueue.start_when, enqueue.cancel_rest),
         "flowq_open": "1" if enqueue.is_open else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": (

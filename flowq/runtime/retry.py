@@ -26,7 +26,14 @@ PREPARATION_S = 600
 ROUND_S = 30
 """After so long another process begins the round, if this one has died."""
 
-_FIELDS = ("flowq_outcome", "flowq_blocks", "flowq_inside", "flowq_expands", "flowq_run")
+_FIELDS = (
+    "flowq_outcome",
+    "flowq_blocks",
+    "flowq_inside",
+    "flowq_expands",
+    "flowq_run",
+    "flowq_first",
+)
 JOBS_PER_READ = 1_000
 NAMED = 5
 
@@ -42,6 +49,8 @@ class _Ended:
         inside: the join of the nested workflow to which it belongs.
         expands: it adds the jobs of a group, or of a nested workflow.
         is_there: False if it was deleted.
+        is_decided: it has started at the first success or failure before it, and has succeeded, so
+            nothing before it makes it run again.
     """
 
     outcome: str
@@ -50,6 +59,7 @@ class _Ended:
     inside: str
     expands: bool
     is_there: bool
+    is_decided: bool = False
 
 
 def retry(
@@ -243,10 +253,17 @@ def _read_jobs(job_ids: Sequence[str], connection: Redis) -> dict[str, _Ended]:
     for job_id, (answer,) in read_each(
         job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), *_FIELDS)
     ):
-        outcome, blocks, inside, expands, run = (as_text(v) if v else "" for v in answer)
+        outcome, blocks, inside, expands, run, first = (as_text(v) if v else "" for v in answer)
         future_ids = tuple(block.rstrip("!") for block in blocks.split())
         ignoring = frozenset(b.rstrip("!") for b in blocks.split() if b.endswith("!"))
-        jobs[job_id] = _Ended(outcome, future_ids, ignoring, inside, bool(expands), bool(run))
+        is_decided = (
+            bool(first)
+            and outcome in SUCCESSES
+            and bool(connection.hexists(keys.future(job_id), "decided"))
+        )
+        jobs[job_id] = _Ended(
+            *(outcome, future_ids, ignoring, inside, bool(expands), bool(run), is_decided)
+        )
     return jobs
 
 
@@ -319,7 +336,8 @@ def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
     found, work = set(start), list(start)
     while work:
         for future_id in jobs[work.pop()].future_ids:
-            if future_id in jobs and future_id not in found:
+            is_known = future_id not in jobs or future_id in found
+            if not is_known and not jobs[future_id].is_decided:
                 found.add(future_id)
                 work.append(future_id)
     return found

@@ -58,7 +58,7 @@ def format_second(at_s: int) -> str:
 
 SHARED = (
     *("runs", "jobs", "approvals", "slots", "groups", "nested", "outcomes", "futures", "edges"),
-    *("ancestors", "settling", "retries"),
+    *("firsts", "ancestors", "settling", "retries"),
 )
 """The files that every script includes; each fills a table of its name."""
 
@@ -194,7 +194,7 @@ def is_missing(error: ResponseError) -> bool:
 
 _STEP_PARTS = (
     *("attempts", "release", "workers", "executions", "watching", "retention"),
-    *("deadlines", "lifecycle", "rerun", "step"),
+    *("deadlines", "lifecycle", "rerun", "needless", "step"),
 )
 """`step` is last, because it reads the functions of the others when it is loaded."""
 

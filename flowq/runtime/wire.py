@@ -29,7 +29,7 @@ from flowq.errors import NewerFormat
 from flowq.plan import Does, Enqueue, Expansion, Nested, flatten, gather
 from flowq.spec import Defaults, Input, Places, Retry, Shell
 
-FORMAT = 4
+FORMAT = 5
 """The newest format that this version reads."""
 
 USUAL_FORMAT = 1
@@ -58,6 +58,9 @@ SETTINGS_FORMAT = 4
 
 PAUSES_FORMAT = 4
 """The format of a job that sleeps or polls, or adds jobs that do."""
+
+FIRST_FORMAT = 5
+"""The format of a job with `start_when` that reads results, or of one that adds such jobs."""
 
 KEY = "flowq"
 """The key of the format's number."""

@@ -361,7 +361,8 @@ class _Execution:
         references = find_references(template)
         ids = self.work.get("result_of", {})
         with importing():  # for objects in results
-            jobs = self._ask(lambda: read_jobs(references, ids, self.job.connection))
+            starter = self.job.id if "decided" in self.work else ""
+            jobs = self._ask(lambda: read_jobs(references, ids, self.job.connection, starter))
         scope = dict(self.scope)
         if "ended" in references.roots:
             scope["ended"] = self._ended

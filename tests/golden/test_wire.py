@@ -13,7 +13,7 @@ import os
 import pickle
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
 from flowq.runtime.wire import (
+    FIRST_FORMAT,
     FORMAT,
     QUOTED_VALUES_FORMAT,
     RETRIES_FORMAT,
@@ -181,13 +182,14 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     # `does` is written flat.
     Enqueue: {
         *("does", "is_open", "ended_of", "secrets", "refuses_secrets", "settings", "branch"),
-        "poll",
+        *("poll", "start_when", "cancel_rest"),
     },
     Join: {"retries"},
     Nested: {"finals", "timeout_s", "secrets"},
     Outputs: {"secrets"},
     Expansion: {"is_matrix"},
-    JobSpec: {"is_final", "secret_results", "settings", "else_", "sleep", "poll"},
+    JobSpec: {"is_final", "secret_results", "settings", "else_", "sleep", "poll"}
+    | {"start_when", "cancel_rest"},
     Approval: {"inputs"},
     Defaults: {each.name for each in fields(Defaults)} - {"queue", "timeout_s", "retries"},
     Where: {"merged_in"},
@@ -267,6 +269,22 @@ def test_what_older_versions_must_not_ignore_of_retries_has_a_higher_number(
     inner = Workflow("outer", (), workflows={"inner": Workflow("inner", (spec,))})
     start = Enqueue("r-c--0", "c(start)", Start(Nested(inner, "r-c", "c.")))
     assert call_of(start)[1][0]["flowq"] == needed
+
+
+def test_a_start_at_the_first_end_needs_a_worker_that_knows_what_was_undecided() -> None:
+    def format_of(enqueue: Enqueue) -> int:
+        ((work,), _) = call_of(enqueue)[1:]
+        return int(work["flowq"])
+
+    plain = Enqueue("r-a", "a", Shell("x"), start_when="one_failed", cancel_rest=True)
+    assert format_of(plain) == USUAL_FORMAT  # the scripts alone decide
+    assert format_of(replace(plain, result_of={"b": "r-b"})) == FIRST_FORMAT
+    spec = JobSpec("a", run=Shell("x"), start_when="one_failed")
+    outer = Workflow("outer", (), workflows={"inner": Workflow("inner", (spec,))})
+    start = Enqueue("r-c--0", "c(start)", Start(Nested(outer, "r-c", "c.")))
+    assert format_of(start) == FIRST_FORMAT
+    assert format_of(Enqueue("r-d", "d(list)", Expansion(ForEach([1]), (start,)))) == FIRST_FORMAT
+    assert from_wire(Enqueue, to_wire(plain)) == plain
 
 
 def test_values_within_quotes_need_a_worker_that_refers_to_them() -> None:

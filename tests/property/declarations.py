@@ -169,6 +169,8 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
             st.sampled_from([(), INPUTS[:1], INPUTS[2:5]]),
         ),
         "if_empty": st.sampled_from(["run", "skip"]),
+        "start_when": st.sampled_from(["one_success", "one_failed"]),
+        "cancel_rest": st.booleans(),
         "expires_s": durations,
     }  # fmt: skip
     own: dict[str, st.SearchStrategy[Any]] = {
@@ -200,6 +202,10 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         said |= draw(limits)
     group = draw(st.none() | for_eaches() | matrices())
     said |= {"for_each": group} if isinstance(group, ForEach) else {"matrix": group}
+    if group is not None or said.keys() & {"on_blocker_failure", "if_empty"}:
+        said.pop("start_when", None)
+    if "start_when" not in said:
+        said.pop("cancel_rest", None)
     return JobSpec(name, **said)
 
 

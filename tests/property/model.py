@@ -23,6 +23,9 @@ KINDS = {
 }
 """What went wrong at a job that ended like that, for `failure()` and `canceled()`."""
 
+FIRSTS = ("one_success", "one_failed")
+FAILED = {"failed", "stopped", "expired", "deleted", "skipped"}
+
 
 class Refused(Exception):
     """The call is an error, and changes nothing. Its text is the name of the error."""
@@ -33,7 +36,8 @@ class Future:
     """The join in front of a future job. `edges`: the outcome of each blocker, in order.
 
     `above`: what went wrong above each blocker, as it was when that ended. One that `needs_success`
-    is skipped for that too.
+    is skipped for that too. With a policy of `FIRSTS` it is `decided` once it has started, and then
+    nothing of its edges changes; one that `cancels` ends what has not ended then.
     """
 
     policy: str = "wait"
@@ -44,6 +48,8 @@ class Future:
     freed: int = 0
     cascades: bool = False
     needs_success: bool = False
+    cancels: bool = False
+    decided: bool = False
     above: dict[str, frozenset[str]] = field(default_factory=dict)
     queued: int = 0
     """How often it was queued in this generation by its join: at most once."""
@@ -51,7 +57,7 @@ class Future:
     @property
     def is_undecided(self) -> bool:
         """Whether what its blockers do still matters."""
-        return self.state in ("open", "releasing", "released", "met")
+        return self.state in ("open", "releasing", "released", "met") and not self.decided
 
     def outcomes(self) -> Iterator[str]:
         """The outcomes that count: those of ignored edges only say whether they have ended."""
@@ -60,22 +66,38 @@ class Future:
 
     def mark(self, blocker: str, outcome: str, above: frozenset[str]) -> None:
         """A blocker has ended, or runs again."""
+        if self.policy in FIRSTS and outcome == "skipped" and above and "failed" not in above:
+            outcome = "canceled"  # it is skipped after a cancel, so nothing has failed
         self.edges[blocker] = outcome
         self.above[blocker] = above if outcome else frozenset()
 
     def wrongs(self) -> list[frozenset[str]]:
         """What went wrong at each blocker, or above it; an ignored edge passes nothing on."""
+        if self.decided and self.policy == "one_success":
+            return []
         return [
             KINDS.get(outcome, frozenset()) | self.above.get(blocker, frozenset())
             for blocker, outcome in self.edges.items()
             if outcome and blocker not in self.ignored
         ]
 
+    def starts(self) -> int:
+        """How many blockers have ended in the way that starts a job of `FIRSTS`."""
+        if self.policy == "one_success":
+            return sum(outcome == "finished" for outcome in self.edges.values())
+        return sum(outcome in FAILED for outcome in self.outcomes())
+
     def verdict(self) -> str:
         """What its edges say: "hold", "run" or "skip" ("pass" when it has none)."""
         outcomes = [o for o in self.outcomes() if o not in MET]
+        if self.policy in FIRSTS and (self.decided or self.starts()):
+            return "run"
         if PENDING in outcomes:
             return "hold"
+        if self.policy == "one_failed" or (self.policy == "one_success" and not outcomes):
+            return "pass"
+        if self.policy == "one_success":
+            return "skip"
         if not self.edges and self.if_empty == "skip":
             return "pass"
         if self.needs_success and any(self.wrongs()):
@@ -102,6 +124,8 @@ class Job:
     status: str = "deferred"
     outcome: str = PENDING
     generation: int = 0
+    is_needless: bool = False
+    """It runs, and is to be stopped, since nothing needs it any more."""
 
 
 class Model:
@@ -112,6 +136,7 @@ class Model:
         self.queue: list[str] = []
         self._ends: deque[tuple[str, str]] = deque()
         self._abandoned: deque[str] = deque()
+        self._started: deque[str] = deque()
         self._closing: deque[str] = deque()
 
     # Adding and releasing ------------------------------------------------------------------------
@@ -120,7 +145,7 @@ class Model:
         """Enqueue a job with its holds; an id that is a blocker of the same jobs already is it."""
         known = self.jobs.get(job.id)
         if known and known.status != "gone":
-            if all(self._is_edge(job.id, target) for target in job.blocks):
+            if all(self._is_known_edge(known, target) for target in job.blocks):
                 return
             if known.status not in ENDED or any(self._holds(known, t) for t in known.blocks):
                 raise Refused("JobIdTaken")
@@ -131,6 +156,8 @@ class Model:
         self.jobs[job.id] = job
         for target in job.blocks:
             future = self._future(target)
+            if future.decided:
+                continue
             # In its old place, when the id was a deleted blocker's.
             future.mark(job.id, PENDING, frozenset())
             future.ignored.discard(job.id)
@@ -148,6 +175,12 @@ class Model:
             future.state == "releasing" and job.id in list(future.edges)[future.freed :]
         )
 
+    def _is_known_edge(self, job: Job, target: str) -> bool:
+        if self._is_edge(job.id, target):
+            return True
+        is_there = self.jobs[target].status != "gone"
+        return is_there and self._future(target).decided and target in job.blocks
+
     def _is_edge(self, job_id: str, target: str) -> bool:
         return self.jobs[target].status != "gone" and job_id in self._future(target).edges
 
@@ -159,6 +192,8 @@ class Model:
         if job.status == "gone":
             raise Refused("JobNotFound")
         assert job.future is not None
+        if job.future.decided and job.outcome not in CALLED_OFF:
+            return
         if job.future.state == "ended":
             raise Refused("FutureEnded")
         if job.future.state == "queued" or job.status != "deferred":
@@ -216,12 +251,13 @@ class Model:
 
     def _rearm(self, job: Job) -> None:
         job.outcome = PENDING
+        job.is_needless = False
         self._count(job.run)
         for target in job.blocks:
             future = self._future(target)
             if job.id not in future.edges:
                 continue
-            was_skipped = self.jobs[target].outcome == "skipped"
+            was_skipped = self.jobs[target].outcome == "skipped" and not future.decided
             if not future.is_undecided and not was_skipped:
                 continue
             future.mark(job.id, PENDING, frozenset())
@@ -278,16 +314,20 @@ class Model:
         self._ends.append((job_id, outcome))
 
     def _settle_all(self) -> None:
-        while self._ends or self._abandoned:
+        while self._ends or self._abandoned or self._started:
             while self._ends:
                 self._settle(*self._ends.popleft())
             if self._abandoned:
                 self._abandon(self._abandoned.popleft())
+            elif self._started:
+                self._end_rest(self._started.popleft())
 
     def _settle(self, job_id: str, outcome: str) -> None:
         job = self.jobs[job_id]
         if outcome == "deleted" and job.outcome in MET:
             outcome = job.outcome
+        if job.run and job.is_needless and outcome != "finished":
+            outcome = "passed"
         job.outcome = outcome
         self._count(job.run)
         if job.future:
@@ -344,6 +384,31 @@ class Model:
         elif verdict == "run" and not job.gates and job.status == "deferred":
             future.state = "met"
             self._enqueue(job)
+            if future.policy in FIRSTS and not future.decided:
+                self._note_decision(job_id, future)
+
+    def _note_decision(self, job_id: str, future: Future) -> None:
+        future.decided = True
+        if future.policy == "one_success":
+            future.above.clear()
+        if future.cancels:
+            self._end_rest(job_id)
+            self._started.append(job_id)  # once more, when all else has followed
+
+    def _end_rest(self, job_id: str) -> None:
+        """It has started before all of its blockers have ended: nobody needs the others."""
+        for blocker in self._future(job_id).edges:
+            job = self.jobs[blocker]
+            others = (t for t in job.blocks if t != job_id and self._is_awaited(job, t))
+            if job.outcome or next(others, None):
+                continue
+            if job.status in ("deferred", "queued"):
+                self._call_off(blocker, "passed")
+            job.is_needless |= job.status == "started"
+
+    def _is_awaited(self, job: Job, target: str) -> bool:
+        future = self.jobs[target].future
+        return future is not None and future.is_undecided and job.id not in future.ignored
 
     def _lift(self, job: Job) -> None:
         if job.status != "deferred" or job.gates:

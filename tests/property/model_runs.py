@@ -21,6 +21,11 @@ class Run:
     """Its future jobs in the order of their release; late ones are in it after a retry."""
 
 
+def is_decided(job: Job) -> bool:
+    """Whether it has started at the first success or failure before it."""
+    return job.future is not None and job.future.decided
+
+
 class ModelWithRuns(Model):
     """A run reaches its end when all of its jobs have."""
 
@@ -49,7 +54,8 @@ class ModelWithRuns(Model):
         again = {job_id for job_id, job in jobs.items() if job.outcome not in MET}
         if not again:
             raise Refused("WrongState")
-        while more := {t for j in again for t in jobs[j].blocks if t in jobs} - again:
+        done = {job_id for job_id, job in jobs.items() if job.outcome in MET and is_decided(job)}
+        while more := {t for j in again for t in jobs[j].blocks if t in jobs} - again - done:
             again |= more
         self.queue = [job_id for job_id in self.queue if job_id not in again]
         for job in [job for job_id, job in jobs.items() if job_id in again]:
@@ -61,6 +67,8 @@ class ModelWithRuns(Model):
                 self._rearm(job)
                 job.gates = {target for target in job.blocks if self._is_gated(job, target)}
             for target in again.intersection(job.blocks):
+                if self._future(target).decided:
+                    continue
                 self._future(target).mark(job_id, job.outcome, self._above(job))
         late = [i for i in again if jobs[i].future and i not in self.runs[run].releases]
         late.sort(key=list(jobs).index)

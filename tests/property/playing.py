@@ -27,7 +27,7 @@ from flowq.spec import Block
 from flowq.workers.claims import Claim
 from flowq.workers.messages import End
 from flowq.workers.redis_side import Capacity, RedisSide, Turn
-from tests.property.model import Future, Job
+from tests.property.model import FIRSTS, Future, Job
 from tests.property.model_runs import ModelWithRuns
 
 TTL_S = 5_000
@@ -57,8 +57,12 @@ class Server:
         options: dict[str, Any] = {"job_id": job.id, "blocks": edges or None}
         if job.future:
             options["deferred"] = True
-            options["on_blocker_failure"] = job.future.policy
-            options["if_empty"] = job.future.if_empty
+            if job.future.policy in FIRSTS:
+                options["start_when"] = job.future.policy
+                options["cancel_rest"] = job.future.cancels
+            else:
+                options["on_blocker_failure"] = job.future.policy
+                options["if_empty"] = job.future.if_empty
         if job.retries:
             options["retry"] = Retry(max=job.retries)
         if job.depends_on:
@@ -187,7 +191,9 @@ class Server:
             deferred=job.future is not None,
             is_open=job.future is not None,
             blocks=tuple(Block(target) for target in job.blocks),
-            on_blocker_failure=future.policy,  # type: ignore[arg-type]
+            on_blocker_failure="run" if future.policy in FIRSTS else future.policy,  # type: ignore[arg-type]
+            start_when=future.policy if future.policy in FIRSTS else None,  # type: ignore[arg-type]
+            cancel_rest=future.cancels,
         )
 
     def cancel_run(self, run: str) -> None:
@@ -256,11 +262,18 @@ class Server:
             for blocker, outcome in future.edges.items()
         }
         assert edges == expected, job.id
+        assert ("decided" in raw) == future.decided, job.id
         self._compare_wrongs(job, future, raw)
         if future.is_undecided:
             pending = sum(outcome == "" for outcome in future.edges.values())
-            assert int(raw.get("pending", 0)) == pending, job.id
+            is_first = future.policy in FIRSTS
+            assert int(raw.get("pending", 0)) == pending + is_first, job.id
             counts = [int(raw.get(name, 0)) for name in ("bad", "lost")]
+            if is_first:
+                assert int(raw.get("won", 0)) == future.starts(), job.id
+            if future.policy == "one_failed":
+                assert counts == [list(future.outcomes()).count("canceled"), 0], job.id
+                return
             holding = [o for o in future.outcomes() if o not in ("", "finished", "passed")]
             lost = holding.count("expired")
             dropped = holding.count("deleted") if future.policy == "wait" else 0

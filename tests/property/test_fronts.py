@@ -81,6 +81,8 @@ def jobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
             [{"message": "x"}, {"expires": "2d"}, {"inputs": {"x": {"type": "int", "default": 3}}}]
         ),
         "if_empty": st.sampled_from(["run", "skip"]),
+        "start_when": st.sampled_from(["one_success", "one_failed"]),
+        "cancel_rest": st.booleans(),
         "on_crash": st.sampled_from(["requeue", "fail"]),
         "secret_results": st.sampled_from(["mask", "refuse"]),
         "expires": durations,
@@ -89,6 +91,10 @@ def jobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "cwd": texts.filter(str.strip),
     }
     said: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=optional))
+    if said.keys() & {"for_each", "on_blocker_failure", "if_empty"}:
+        said.pop("start_when", None)
+    if "start_when" not in said:
+        said.pop("cancel_rest", None)
     said["deferred"] = draw(st.booleans())
     said["literals"] = draw(st.dictionaries(st.sampled_from("lmn"), literals, max_size=2))
     said["handles"] = draw(

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from flowq.errors import FlowqError
-from tests.property.model import Future, Job, Refused
+from tests.property.model import FIRSTS, Future, Job, Refused
 from tests.property.model_runs import ModelWithRuns, Run
 from tests.property.playing import FOR_GOOD, Server
 
@@ -39,7 +39,7 @@ SETTINGS = settings(
 BAD_RUNS = ("failed", "canceled")
 LIMIT = 14  # jobs, so that they have to do with each other
 
-POLICIES = st.sampled_from(["wait", "skip", "run"])
+POLICIES = st.sampled_from(["wait", "skip", "run", "one_success", "one_failed"])
 NUMBER = st.integers(0, 999)
 WORK = ("finished", "finished", "finished", "failed", FOR_GOOD)
 ENDS = ("finished", "failed", "stopped", "canceled")
@@ -157,7 +157,8 @@ class Semantics(RuleBasedStateMachine):
         ignored=st.integers(0, 3),
     )
     def add_future(self, policy: str, if_empty: str, blocked: list[int], ignored: int) -> None:
-        future = Future(policy, if_empty)
+        cancels = policy in FIRSTS and if_empty == "skip"
+        future = Future(policy, if_empty, cancels=cancels)
         self.add(Job(self.new_id("f"), self.targets(blocked), future), ignored)
 
     @precondition(lambda self: len(self.model.jobs) < LIMIT - 3)
@@ -165,7 +166,8 @@ class Semantics(RuleBasedStateMachine):
     def declare(self, policy: str, size: int, blocked: list[int]) -> None:
         """A future job and its blockers, released."""
         future = self.new_id("f")
-        self.add(Job(future, self.targets(blocked), Future(policy)), 0)
+        cancels = policy in FIRSTS and size == 3
+        self.add(Job(future, self.targets(blocked), Future(policy, cancels=cancels)), 0)
         if future in self.model.jobs:
             for _ in range(size):
                 self.add(Job(self.new_id("b"), (future,)), 0)
@@ -279,7 +281,12 @@ class Semantics(RuleBasedStateMachine):
             self.server.forget(chosen)
         elif not self.server.end(chosen, outcome):
             assert job.status in ENDS
-        elif outcome == "failed" and job.retries and not self.model.is_canceling(job):
+        elif (
+            outcome == "failed"
+            and job.retries
+            and not job.is_needless
+            and not self.model.is_canceling(job)
+        ):
             self.model.retry_attempt(chosen)
         else:
             self.model.end(chosen, "failed" if outcome == FOR_GOOD else outcome)
@@ -342,7 +349,9 @@ class Semantics(RuleBasedStateMachine):
         for job, policy in zip(jobs, policies, strict=False):
             is_future = not job.blocks or any(job.id in other.blocks for other in jobs)
             needs_success = policy == "skip"
-            job.future = Future(policy, needs_success=needs_success) if is_future else None
+            cancels = policy in FIRSTS and bool(edges & 1)
+            future = Future(policy, needs_success=needs_success, cancels=cancels)
+            job.future = future if is_future else None
         self.model.runs[run] = Run(releases=[job.id for job in reversed(jobs) if job.future])
         for job in jobs:
             self.model.add(job)

@@ -328,6 +328,7 @@ def test_every_field_of_a_box_that_describes_one_job_is_written() -> None:
         "condition": "x",
         "else_of": "b",
         "policy": "run",
+        "start_when": "one_success",
         "description": "about",
         "state": "started",
         "how_far": "1/2",

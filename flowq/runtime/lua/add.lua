@@ -35,13 +35,14 @@ local is_any_there -- whether one of the hashes exists: most often none does
 local existing -- the jobs that were added before
 local known_blockers -- ids that may have been used before, by the future job that each blocks
 local blocked -- the future jobs that get blockers
+local decided -- future jobs that have started already (firsts.lua): they get no edges any more
 local deferred, members_of_run, unended_of_run -- lists by queue, and by run
 
 local function begin(arguments)
   argv, at = arguments, 3
   asked, hashes, fresh, seen, queues, answered = {}, {}, {}, {}, {}, {}
   has_steps, is_any_there = redis.call('EXISTS', TODO) == 1, false
-  existing, known_blockers, blocked = {}, {}, {}
+  existing, known_blockers, blocked, decided = {}, {}, {}, {}
   deferred, members_of_run, unended_of_run = {}, {}, {}
 end
 
@@ -106,10 +107,14 @@ end
 
 local refused_as_future = once(function(future)
   if redis.call('TYPE', keys.blockers(future)).ok == 'zset' then return { 'queue', future } end
-  local state = redis.call('HGET', keys.future(future), 'state')
-  local status = redis.call('HGET', keys.job(future), 'status')
+  local f = redis.call('HMGET', keys.future(future), 'state', 'decided')
+  local state, status = f[1], redis.call('HGET', keys.job(future), 'status')
   if not status then return { 'missing', future } end
   if not state then return { 'plain', future } end
+  if f[2] and not CALLED_OFF[state] then
+    decided[future] = true
+    return nil
+  end
   local is_open = UNDECIDED[state] or state == 'met'
   if is_open and status == 'canceled' then return { 'ended', future, status } end -- by RQ's own Job
   if is_open and status ~= 'deferred' or state == 'queued' then return { 'started', future } end
@@ -135,12 +140,22 @@ local refused_queue = once(function(queue)
   end
 end)
 
+-- Whether a job was added to a future job that had started already.
+local function was_added_later(id, future)
+  if redis.call('HEXISTS', keys.future(future), 'decided') == 0 then return false end
+  for other in each_future(redis.call('HGET', keys.job(id), 'flowq_blocks')) do
+    if other == future then return true end
+  end
+  return false
+end
+
 local function blocks_already(job)
   if job.blocks == '' then
     return job.run ~= '' and redis.call('HGET', keys.job(job.id), 'flowq_run') == job.run
   end
   for _, edge in ipairs(job.edges) do
-    if redis.call('HEXISTS', keys.edges(edge.future), job.id) == 0 then return false end
+    local is_known = redis.call('HEXISTS', keys.edges(edge.future), job.id) == 1
+    if not is_known and not was_added_later(job.id, edge.future) then return false end
   end
   return true
 end
@@ -323,6 +338,7 @@ local function open_future(job)
   -- As RQ's depends_on; but in a run a future job is skipped, so that every run has an end.
   if policy == '-' then policy = job.run ~= '' and 'skip' or 'wait' end
   redis.call('HSET', keys.future(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
+  if firsts.is_one(policy) then redis.call('HSET', keys.future(job.id), 'pending', 1) end
   if expires ~= '-' then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), job.id) end
 end
 
@@ -392,7 +408,7 @@ local function write(job)
   end
   job.gates = 0
   for _, edge in ipairs(job.edges) do
-    job.gates = job.gates + add_edge(job, edge.future, edge.mark)
+    if not decided[edge.future] then job.gates = job.gates + add_edge(job, edge.future, edge.mark) end
   end
   write_hash(job)
   local list = list_in(deferred, job.queue)

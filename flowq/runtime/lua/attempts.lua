@@ -21,11 +21,12 @@ end
 -- readers look at the outcome (runtime/results.py). Returns the future jobs that it blocks, as in its hash.
 local function forget_end(id)
   local key = keys.job(id)
-  local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
+  local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group',
+    'flowq_ends_as')
   if f[2] then
     redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_stopping', 'flowq_pass',
-      'flowq_view', 'flowq_due', 'flowq_polls', 'flowq_pause_events')
-    if f[3] then runs.count(f[3], f[2], nil, id) end
+      'flowq_view', 'flowq_due', 'flowq_polls', 'flowq_pause_events', 'flowq_ends_as')
+    if f[3] then runs.count(f[3], f[2], nil, id, f[5]) end
     if f[4] then groups.count(f[4], f[2], nil) end
   end
   return f[1]
@@ -51,7 +52,8 @@ end
 
 -- The edge from a job that runs again holds again; returns whether the future job waits again.
 local function renew_edge(id, future)
-  local s = redis.call('HMGET', keys.future(future), 'state', 'policy')
+  local s = redis.call('HMGET', keys.future(future), 'state', 'policy', 'decided')
+  if s[3] then return false end
   local old = redis.call('HGET', keys.edges(future), id)
   local counts = UNDECIDED[s[1]] or s[1] == 'skipped' or s[1] == 'met' and futures.take_back(future)
   if not old or not counts then return false end

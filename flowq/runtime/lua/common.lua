@@ -36,10 +36,12 @@
 --   flowq_progress what its execution `flowq_progress_of` has reported (flowq/runtime/progress.py), and
 --                  the event of that, `flowq_progress_at`
 --   flowq_queue    the queue that was declared for it, when its run has one of its own (`origin`)
+--   flowq_first    it starts at the first success or failure of a blocker (firsts.lua)
+--   flowq_ends_as  as what it ends, as it is not to run any more, and why (firsts.lua)
 --   flowq_view     what is shown of its last end (flowq/runtime/views.py), in a run
 --   and those of groups.lua, nested.lua and ancestors.lua
 --
--- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
+-- A future's hash: state, policy (wait|skip|run, or one of firsts.lua), if_empty (run|skip), total, pending, bad, lost
 -- (edges, by class), culprit (the last edge of bad or lost, and its outcome); cascade ("1" when
 -- its release goes on to its blockers); and how far the steps have come with its blockers: freed
 -- (without this gate), dropped, recalled, retired, watched.

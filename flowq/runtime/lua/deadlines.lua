@@ -42,7 +42,7 @@ local function end_run(run)
   later('cancel:' .. run)
 end
 
-local function begin_to_halt(join, why)
+function deadlines.begin_to_halt(join, why)
   redis.call('HSETNX', keys.future(join), 'late', why)
   redis.call('HDEL', keys.future(join), 'halted')
   later('halt:' .. join)
@@ -58,25 +58,29 @@ local function end_workflow(join)
     return set(join, TS + seconds)
   end
   set(join, TS + AGAIN_S)
-  begin_to_halt(join, why)
+  deadlines.begin_to_halt(join, why)
   if f[4] == 'queued' or f[4] == 'scheduled' then jobs.call_off(join, 'canceled', why) end
 end
 
 -- Ends what is overdue, as a cancel does: what has not started is called off, what runs is to be
 -- stopped, and jobs run that ask for it (`always`). To be made again until nothing is to be stopped.
 function deadlines.overdue(id)
-  if redis.call('EXISTS', keys.run(id)) == 1 then end_run(id) else end_workflow(id) end
+  if redis.call('EXISTS', keys.run(id)) == 1 then end_run(id)
+  elseif not needless.again(id) then end_workflow(id) end
   return true
 end
 
-local function end_inside(job, why)
+-- `ends_as`: that of the workflow (firsts.lua), where it is not needed rather than late.
+local function end_inside(job, why, ends_as)
   local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always', 'origin',
     'worker_name', 'flowq_nested')
   local is_stuck = f[1] == 'deferred' and futures.is_stuck(job)
   if f[2] or f[3] == '1' and not is_stuck then return end
+  if ends_as then redis.call('HSET', keys.job(job), 'flowq_ends_as', ends_as) end
+  local word = ends_as and firsts.read_end(ends_as) or 'canceled'
   if f[6] and nested.has_begun(job) then
-    begin_to_halt(job, why)
-    return nested.end_round(job, 'canceled', why)
+    deadlines.begin_to_halt(job, why)
+    return nested.end_round(job, word, why)
   end
   if f[1] == 'started' then
     if executions.is_heard(job, f[4], f[5]) then return step.must_stop(job, why) end
@@ -84,19 +88,23 @@ local function end_inside(job, why)
   elseif not NOT_STARTED[f[1]] then
     return
   end
-  jobs.call_off(job, 'canceled', why)
-  if f[6] then jobs.call_off(nested.start_id(job), 'canceled', why) end
+  jobs.call_off(job, word, why)
+  if f[6] then jobs.call_off(nested.start_id(job), word, why) end
 end
 
 -- Ends what is inside of a workflow that is late.
 function deadlines.halt(join)
   local key, why = keys.future(join), nested.why_late_inside(join)
   if not why then return true end
-  return step.each_item(keys.blockers(join), key, 'halted', function(job) end_inside(job, why) end)
+  local ends_as = redis.call('HGET', keys.job(join), 'flowq_ends_as')
+  ends_as = ends_as and string.match(ends_as, '^%a+ ') .. why or nil
+  return step.each_item(keys.blockers(join), key, 'halted', function(job)
+    end_inside(job, why, ends_as)
+  end)
 end
 
 -- A workflow has begun to run again while the one that it is inside of was found late.
 function deadlines.follow(join, inside)
   local why = nested.why_late_inside(inside)
-  if why then begin_to_halt(join, why) end
+  if why then deadlines.begin_to_halt(join, why) end
 end

@@ -16,6 +16,7 @@ function edges.move(future, blocker, old, new, policy, above)
     elseif before == 'bad' or before == 'lost' then
       redis.call('HDEL', keys.future(future), 'culprit')
     end
+    if before == 'won' or after == 'won' then firsts.note_winner(future, blocker, new, before, after) end
   end
   redis.call('HSET', keys.edges(future), blocker, new)
   ancestors.move(future, blocker, old, new, above)
@@ -27,7 +28,8 @@ function edges.reset() updates, last_mention, mentions = {}, {}, {} end
 
 function edges.has_updates() return #mentions > 0 end
 
-function edges.add(future, blocker, outcome, above)
+-- `expands`: the blocker has made the list of a group.
+function edges.add(future, blocker, outcome, above, expands)
   local ends = updates[future] or { blockers = {}, outcomes = {}, above = {} }
   updates[future] = ends
   ends.blockers[#ends.blockers + 1] = blocker
@@ -35,6 +37,10 @@ function edges.add(future, blocker, outcome, above)
   if above then
     ends.above[#ends.outcomes] = above
     ends.is_marked = true
+  end
+  if expands then
+    ends.lists = ends.lists or {}
+    ends.lists[#ends.outcomes] = true
   end
   mentions[#mentions + 1] = future
   last_mention[future] = #mentions
@@ -56,7 +62,7 @@ local function note_gone(future, ends, policy)
 end
 
 -- In what futures.read_for_decision reads.
-local COUNTED_AT = { pending = 3, bad = 4, lost = 5, failed = 9, canceled = 10 }
+local COUNTED_AT = { pending = 3, bad = 4, lost = 5, failed = 9, canceled = 10, won = 11 }
 
 -- Tells a future job how blockers of it ended, all that is known at once, then decides.
 -- The last outcome before the decision counts, each blocker at most once; then it is frozen.
@@ -64,7 +70,8 @@ local function update(future, ends)
   local key = keys.future(future)
   local f = futures.read_for_decision(future)
   if CALLED_OFF[f[1]] then return note_gone(future, ends, f[2]) end
-  if not UNDECIDED[f[1]] and f[1] ~= 'met' then return end
+  if not UNDECIDED[f[1]] and f[1] ~= 'met' or f[12] then return end
+  if firsts.is_one(f[2]) then ends = firsts.translate(ends) end
   local olds = redis.call('HMGET', keys.edges(future), unpack(ends.blockers))
   local latest, change, written = {}, {}, {}
   for i, blocker in ipairs(ends.blockers) do
@@ -80,6 +87,7 @@ local function update(future, ends)
         elseif before == 'bad' or before == 'lost' then
           f[8] = false
         end
+        if before == 'won' or after == 'won' then firsts.note_winner(future, blocker, new, before, after) end
         f.is_moved = f.is_moved or after ~= nil or before ~= 'pending'
       end
       -- Where the policy is to wait it counts for nothing, but for what follows it has gone wrong.

@@ -101,7 +101,7 @@ end
 
 local function take_away(id, execution, has_begun)
   local f = redis.call('HMGET', keys.job(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
-    'flowq_on_crash', 'flowq_always')
+    'flowq_on_crash', 'flowq_always', 'flowq_ends_as')
   local queue = f[1]
   local is_held = queue
     and redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
@@ -117,6 +117,7 @@ local function take_away(id, execution, has_begun)
   if f[4] and runs.is_canceling(f[4], f[7]) then
     return jobs.call_off(id, 'canceled', runs.why_canceled(f[4])) -- nobody was there to stop it
   end
+  if f[8] then return jobs.call_off(id, firsts.read_end(f[8])) end
   put_back(id, queue, f[3], f[4], f[5], has_begun)
 end
 

@@ -1,7 +1,7 @@
 -- futures.lua: Decides when future jobs start, and knows whether anybody waits for them.
 
 -- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
-local function describe_culprit(future, culprit)
+function futures.describe_culprit(future, culprit)
   local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
   if not id then return 'a job before it did not succeed' end
   local why = nested.why_not_begun(future, id)
@@ -15,7 +15,7 @@ end
 local function log_stuck(id, culprit)
   local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name', 'status')
   if not f[1] or f[3] ~= 'deferred' then return end
-  local why = culprit and ': ' .. describe_culprit(id, culprit) or ''
+  local why = culprit and ': ' .. futures.describe_culprit(id, culprit) or ''
   runs.log(f[1], id, f[2], 'deferred', 'waits for a blocker to succeed' .. why)
 end
 
@@ -33,7 +33,7 @@ local function is_ending(id)
 end
 
 local DECIDING_FIELDS = { 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
-  'culprit', 'failed', 'canceled' }
+  'culprit', 'failed', 'canceled', 'won', 'decided' }
 
 function futures.read_for_decision(id)
   return redis.call('HMGET', keys.future(id), unpack(DECIDING_FIELDS))
@@ -41,17 +41,31 @@ end
 
 -- A future job none of whose blockers can let it run any more.
 local function skip(id, culprit)
-  local goes_again, why = nested.begin_next_round(id, describe_culprit(id, culprit))
+  local goes_again, why = nested.begin_next_round(id, futures.describe_culprit(id, culprit))
   if not goes_again then jobs.call_off(id, 'skipped', why) end
+end
+
+-- Goes on with a future job that has nothing more to wait for from its blockers, unless it is held for
+-- others. Returns whether it does go on.
+function futures.start(id, job)
+  job = job or jobs.read_for_enqueue(id)
+  if job[12] ~= 'deferred' or int(job[13]) > 0 then return false end
+  local is_queued = jobs.proceed(id, job)
+  if is_queued == nil then return false end
+  redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met')
+  redis.call('ZREM', OURS .. 'watched', id)
+  return true
 end
 
 -- Looks whether a released future job can be queued, or never will be.
 -- `f` is what read_for_decision has read, and `job` what jobs.read_for_enqueue would.
 function futures.decide(id, f, job)
-  if f[1] ~= 'released' or int(f[3]) > 0 then return end
+  if f[1] ~= 'released' then return end
+  if firsts.is_one(f[2]) then return firsts.decide(id, f, job) end
+  if int(f[3]) > 0 then return end
   local bad, lost = int(f[4]), int(f[5])
   if f[2] == 'wait' and (lost > 0 or bad > 0 and is_ending(id)) then
-    return jobs.call_off(id, 'skipped', describe_culprit(id, f[8]))
+    return jobs.call_off(id, 'skipped', futures.describe_culprit(id, f[8]))
   end
   if f[2] == 'wait' and bad > 0 then return log_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return skip(id, f[8]) end
@@ -61,12 +75,7 @@ function futures.decide(id, f, job)
   if int(f[6]) == 0 and f[7] == 'skip' then
     return jobs.call_off(id, 'passed', nested.why_empty(id))
   end
-  job = job or jobs.read_for_enqueue(id)
-  if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
-  local is_queued = jobs.proceed(id, job)
-  if is_queued == nil then return end
-  redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met')
-  redis.call('ZREM', OURS .. 'watched', id)
+  futures.start(id, job)
 end
 
 -- Only RQ's depends_on held it: it is taken out of RQ's hands again, and waits for us. Returns false

@@ -27,7 +27,7 @@
 -- approval), approved or rejected (the word for all of them, also for those still to come).
 -- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids).
 
-local function item_id(group, index) return group .. string.rep('-', 2) .. index end
+function groups.item_id(group, index) return group .. string.rep('-', 2) .. index end
 function groups.split_item_id(id) return string.match(id, '^(.+)%-%-(%d+)$') end
 
 -- Ends so many items of a closed group that have not started, and what is theirs; returns true at
@@ -38,7 +38,7 @@ function groups.close_items(group, count)
   if not f[1] then return true end
   local last = math.min(int(f[3]) + count, int(f[4]))
   for index = int(f[3]), last - 1 do
-    local item = item_id(group, index)
+    local item = groups.item_id(group, index)
     local is_waiting = NOT_STARTED[redis.call('HGET', keys.job(item), 'status')]
     if is_waiting and nested.has_begun(item) then
       nested.end_round(item, f[1], f[2])
@@ -90,13 +90,14 @@ function groups.note_end(id, job, before, outcome)
   if (outcome == 'failed' or outcome == 'stopped')
     and redis.call('HGET', keys.group(job.group), 'fail_fast') then
     groups.close(job.group, 'canceled', job.name .. ' ' .. outcome)
+    later('quell:' .. job.group)
   end
   return find_excess(job.group)
 end
 
 -- An item that is held again opens its group again.
 function groups.reopen(group)
-  redis.call('HDEL', keys.group(group), 'closed', 'closing', 'reason', 'over', 'approved',
+  redis.call('HDEL', keys.group(group), 'closed', 'closing', 'stopping', 'reason', 'over', 'approved',
     'rejected')
 end
 
@@ -112,7 +113,7 @@ end
 -- The group is as it was declared.
 function groups.empty(group)
   redis.call('HDEL', keys.group(group), 'size', 'complete', 'left', 'over', 'closed', 'closing',
-    'reason', 'approved', 'rejected')
+    'stopping', 'reason', 'approved', 'rejected')
   redis.call('DEL', keys.tolerated(group), OURS .. 'keys:' .. group, OURS .. 'items:' .. group)
 end
 
@@ -155,7 +156,7 @@ function groups.grow(argv)
     end
     local index = index_by_key[key]
     answer[#answer + 1] = index
-    answer[#answer + 1] = redis.call('EXISTS', keys.job(item_id(group, index)))
+    answer[#answer + 1] = redis.call('EXISTS', keys.job(groups.item_id(group, index)))
   end
   redis.call('HSET', keys.group(group), 'size', size)
   return answer

@@ -85,7 +85,8 @@ end
 
 local ENQUEUE_FIELDS = { 'origin', 'dependency_ids', 'allow_dependency_failures',
   'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks', 'flowq_future',
-  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval', 'flowq_judging', 'flowq_by', 'flowq_inside' }
+  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval', 'flowq_judging', 'flowq_by', 'flowq_inside',
+  'flowq_ends_as' }
 
 function jobs.read_for_enqueue(id)
   return redis.call('HMGET', keys.job(id), unpack(ENQUEUE_FIELDS))
@@ -147,6 +148,10 @@ end
 -- `f` as for enqueue.
 function jobs.proceed(id, f)
   if call_off_in_vain(id, f) then return nil end
+  if f[18] then
+    jobs.call_off(id, firsts.read_end(f[18]))
+    return nil
+  end
   local judging = f[15]
   local why = judging and string.match(judging, '^skip (.*)$')
   if why then
@@ -179,11 +184,14 @@ end
 -- A job is to run again, and is on its queue or its schedule: it ends instead where its run is being
 -- canceled, or its group is closed, as all others there that have not started. Returns whether it did.
 function jobs.begin_again(id)
-  local f = redis.call('HMGET', keys.job(id), 'status', 'flowq_run', 'flowq_always', 'flowq_group')
+  local f = redis.call('HMGET', keys.job(id), 'status', 'flowq_run', 'flowq_always', 'flowq_group',
+    'flowq_ends_as')
   if not f[2] or not NOT_STARTED[f[1]] then return false end
   local g = f[4] and redis.call('HMGET', keys.group(f[4]), 'closed', 'reason')
   if runs.is_canceling(f[2], f[3]) then
     jobs.call_off(id, 'canceled', runs.why_canceled(f[2]))
+  elseif f[5] then
+    jobs.call_off(id, firsts.read_end(f[5]))
   elseif g and g[1] then
     jobs.call_off(id, g[1], g[2])
   else

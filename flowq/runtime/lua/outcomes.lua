@@ -3,6 +3,7 @@
 -- Which of a future's counts an edge's outcome belongs to; nil when it does not hold.
 function outcomes.class(outcome, policy)
   if outcome == 'pending' or outcome == 'pending!' then return 'pending' end
+  if firsts.is_one(policy) then return firsts.class(outcome, policy) end
   if string.sub(outcome, -1) == '!' then return nil end
   if outcome == 'finished' or outcome == 'passed' or outcome == 'tolerated' then return nil end
   if outcome == 'expired' then return 'lost' end
@@ -30,6 +31,7 @@ end
 -- Returns the outcome that the end of a job of a run counts as, and why.
 function outcomes.decide(id, job, outcome, reason)
   if outcome == 'finished' and job.pass then return 'passed', job.pass end
+  if job.ends_as and outcome ~= 'finished' then return firsts.read_end(job.ends_as) end
   if outcome == 'skipped' and job.future and nested.was_canceled_at_start(id) then outcome = 'canceled' end
   local why, late = reason and 'tolerated: ' .. reason or 'tolerated', nil
   if (outcome == 'skipped' or outcome == 'canceled') and job.future and nested.has_failed_inside(id) then

@@ -51,7 +51,8 @@ local function hold_again(job, run, why)
   redis.call('HSET', key, 'flowq_gates', gates)
   if f[3] then
     redis.call('HSET', keys.future(job), 'state', 'open')
-    redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired', 'late', 'halted', 'given_up')
+    redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired', 'late', 'halted', 'given_up',
+      'rested')
     if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
   elseif gates == 0 then
     if redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
@@ -63,13 +64,14 @@ end
 
 -- A future job that was called off early has not heard of the blockers that ended after that.
 local function tell_again(job)
-  local f = redis.call('HMGET', keys.job(job), 'flowq_blocks', 'flowq_outcome')
+  local f = redis.call('HMGET', keys.job(job), 'flowq_blocks', 'flowq_outcome', 'flowq_expands')
   for future, mark in each_future(f[1]) do
     local old = redis.call('HGET', keys.edges(future), job)
-    local s = redis.call('HMGET', keys.future(future), 'state', 'policy')
-    if old and f[2] and s[1] == 'open' then
+    local s = redis.call('HMGET', keys.future(future), 'state', 'policy', 'decided')
+    if old and f[2] and s[1] == 'open' and not s[3] then
       local above = ancestors.find(job, f[2], futures.read_for_end(job))
-      edges.move(future, job, old, f[2] .. mark, s[2], above)
+      local outcome = firsts.is_one(s[2]) and firsts.at_edge(f[2], above, f[3]) or f[2]
+      edges.move(future, job, old, outcome .. mark, s[2], above)
     end
   end
 end
@@ -77,8 +79,9 @@ end
 -- The job does not stand in front of the future job any more, as if it never had.
 local function take_edge_away(future, job, expands)
   local old = redis.call('HGET', keys.edges(future), job)
-  if not old then return end
-  edges.move(future, job, old, 'finished', redis.call('HGET', keys.future(future), 'policy'))
+  local s = redis.call('HMGET', keys.future(future), 'policy', 'decided')
+  if not old or s[2] then return end
+  edges.move(future, job, old, 'passed', s[1])
   redis.call('HDEL', keys.edges(future), job)
   redis.call('LREM', keys.blockers(future), -1, job)
   if not expands then redis.call('HINCRBY', keys.future(future), 'total', -1) end

@@ -99,8 +99,9 @@ end
 -- Returns {"1", seconds to wait ("" for what RQ would), since when its attempts count}, or {"0", why not}.
 function retries.may_retry(argv)
   local id, failure = argv[4], read_json(argv[6])
-  local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_since')
-  if f[1] and runs.is_canceling(f[1], f[2]) then return { '0', '' } end
+  local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_since',
+    'flowq_ends_as')
+  if f[4] or f[1] and runs.is_canceling(f[1], f[2]) then return { '0', '' } end
   local policy = argv[5] ~= '' and read_json(argv[5]) or {}
   local used = tonumber(argv[7])
   local since = used > 0 and tonumber(f[3] or nil) or TS - tonumber(argv[8])

@@ -197,14 +197,15 @@ function runs.note_unended(run, id)
 end
 
 -- Keeps the counts of a run over one transition of one of its jobs; nil means "has not ended".
-function runs.count(run, before, after, id)
+-- `ends_as`: see runs.count_bad.
+function runs.count(run, before, after, id, ends_as)
   local key = keys.run(run)
   if redis.call('EXISTS', key) == 0 then return end
   local ended, left = (after and 1 or 0) - (before and 1 or 0), 0
   if ended ~= 0 then left = redis.call('HINCRBY', key, 'left', -ended) end
   if ended > 0 then redis.call('HDEL', keys.unended(run), id) end
   if ended < 0 then runs.note_unended(run, id) end
-  runs.count_bad(run, id, before, after)
+  runs.count_bad(run, id, before, after, ends_as)
   if left > 0 and ended > 0 then return end
   if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
     redis.call('HSET', key, 'state', 'running', 'resumed', 1) -- by hand, so a cancel is over
@@ -219,12 +220,15 @@ function runs.count(run, before, after, id)
   end_if_done(run)
 end
 
--- Counts a job against its run, or not any more; but not through a join that is tolerated.
-function runs.count_bad(run, id, before, after)
+-- Counts a job against its run, or not any more; but not through a join that is tolerated, or was not
+-- needed any more (`ends_as`, firsts.lua).
+function runs.count_bad(run, id, before, after, ends_as)
   local bad = (COUNTS_AGAINST[after] or 0) - (COUNTS_AGAINST[before] or 0)
-  if before ~= after and (before == 'tolerated' or after == 'tolerated') then
+  local was_forgiven = before == 'tolerated' or ends_as and before == 'passed'
+  local is_forgiven = after == 'tolerated' or ends_as and after == 'passed'
+  if before ~= after and (was_forgiven or is_forgiven) then
     local hurt = int(redis.call('HGET', keys.future(id), 'hurt'))
-    bad = bad + (before == 'tolerated' and hurt or -hurt)
+    bad = bad + (was_forgiven and hurt or -hurt)
   end
   if bad == 0 then return end
   local inside = nested.find_inside(id)
@@ -232,7 +236,7 @@ function runs.count_bad(run, id, before, after)
     local f = redis.call('HMGET', keys.job(inside), 'flowq_nested', 'flowq_outcome', 'flowq_inside')
     if not f[1] then break end
     redis.call('HINCRBY', keys.future(inside), 'hurt', bad)
-    if f[2] == 'tolerated' then return end
+    if f[2] == 'tolerated' or f[2] == 'passed' then return end
     inside = f[3]
   end
   redis.call('HINCRBY', keys.run(run), 'bad', bad)

@@ -52,11 +52,12 @@ end
 
 local function read_more(id, job)
   local f = redis.call('HMGET', keys.job(id), 'flowq_name', 'flowq_group', 'flowq_slots',
-    'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds', 'started_at', 'flowq_stopping')
+    'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds', 'started_at', 'flowq_stopping',
+    'flowq_ends_as')
   job.name, job.group, job.slots, job.expands = f[1], f[2], f[3], f[4]
   job.tolerate, job.pass, job.adds = f[5], f[6], f[7]
   job.started_at = job.started_at or f[8]
-  job.stopping = f[9]
+  job.stopping, job.ends_as = f[9], f[10]
 end
 
 local account_for -- calls itself, by settle_in_run
@@ -91,7 +92,7 @@ local function settle_in_run(id, job, outcome, reason, ended_by)
   end
   if job.adds and outcome ~= 'finished' then later('strand:' .. id) end
   if job.expands and outcome == 'finished' then nested.note_begin(id) end
-  runs.count(job.run, job.before, outcome, id)
+  runs.count(job.run, job.before, outcome, id, job.ends_as)
 end
 
 -- Only a job with a time to live in its queue has left a note for the case that it expires there.
@@ -132,7 +133,7 @@ function account_for(id, outcome, reason, facts, took_ms)
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
   local f = future and futures.read_for_end(id)
   local above = f and (f[3] or f[4]) and ancestors.find(id, outcome, f)
-  for _, target in ipairs(futures.named_in(blocks)) do edges.add(target, id, outcome, above) end
+  for _, target in ipairs(futures.named_in(blocks)) do edges.add(target, id, outcome, above, job.expands) end
   if run then settle_in_run(id, job, outcome, reason, ended_by) end
   -- One that was skipped can be armed again, whatever that counts for.
   if future then futures.finish(id, f, seen == 'skipped' and seen or outcome, run) end

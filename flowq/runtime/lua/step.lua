@@ -17,6 +17,8 @@
 --   run:R       release the future jobs of a committed run, in order
 --   purge:R     remove a run with all its jobs
 --   cancel:R    call off every job of a run that has not started
+--   rest:F      F has started before all its blockers have ended: end the others (`cancel_rest`)
+--   quell:G     stop the running items of a group in which one has failed (`fail_fast`)
 --   close:G     call off the items of a closed group that have not started
 --   strand:J    call off what J has added, and did not come to release
 --   again:R     hold again what a retry runs again, then release the run again
@@ -87,6 +89,8 @@ local operations = {
   recall = release.recall,
   close = function(group) return groups.close_items(group, step.limit) end,
   strand = lifecycle.call_off_added,
+  rest = needless.end_rest,
+  quell = needless.stop_items,
   lapse = release.lapse,
   overdue = deadlines.overdue,
   halt = deadlines.halt,

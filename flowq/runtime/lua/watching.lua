@@ -58,7 +58,8 @@ local LIVING = { queued = true, scheduled = true, started = true }
 
 -- What nearly all need: more fields take more time.
 local function read(id)
-  return redis.call('HMGET', keys.job(id), 'status', 'origin', 'worker_name', 'flowq_missing', 'flowq_by')
+  return redis.call('HMGET', keys.job(id), 'status', 'origin', 'worker_name', 'flowq_missing', 'flowq_by',
+    'flowq_first')
 end
 
 local function look_for(id, f, owner)
@@ -71,10 +72,12 @@ local function look_for(id, f, owner)
   if TS - since < MISSING_S then return end
   report(id, 'lost', owner)
   redis.call('HDEL', keys.job(id), 'flowq_missing')
-  local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_on_crash')
+  local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_on_crash',
+    'flowq_ends_as')
   if more[1] and runs.is_canceling(more[1], more[2]) then
     return jobs.call_off(id, 'canceled', runs.why_canceled(more[1]))
   end
+  if more[4] then return jobs.call_off(id, firsts.read_end(more[4])) end
   if status == 'started' and more[3] == 'fail' then return fail(id, queue) end
   queue_again(id, queue, more[1])
 end
@@ -109,6 +112,7 @@ function watching.look_at(id, run, blocks)
   local status = f[1]
   if not status then return account_gone(id, run, blocks) end
   if LIVING[status] then return look_for(id, f, run) end
+  if f[6] and status == 'deferred' then firsts.look_again(id) end
   if f[5] and status == 'deferred' then return look_at_adder(id, f[5]) end
   if not ENDED_STATUS[status] then return end
   local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_outcome')
@@ -206,6 +210,7 @@ local function watch_future(future)
     if class == 'pending' then look_at_blocker(future, blocker) end
     if class == 'bad' then look_again(future, blocker, outcome) end
   end
+  firsts.look_again(future)
   return reschedule(future, keys.future(future), cursor)
 end
 

@@ -1,0 +1,276 @@
+"""`start_when` and `cancel_rest` in runs: marks, expressions, groups, workflows, retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from rq.job import JobStatus
+
+from flowq.errors import WrongState
+from flowq.graph import build_graph
+from flowq.planner import make_plan
+from flowq.runtime import keys, retry, runs
+from flowq.runtime.explain import explain
+from flowq.runtime.job import get_job
+from flowq.runtime.maintenance import examine
+from tests.reading import parse_workflow
+from tests.runtime.language import RUN, Runs
+
+Work = Callable[..., None]
+Tidy = Callable[[], None]
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def submit(run: Runs, text: str) -> None:
+    workflow = parse_workflow(text, "first.yaml")
+    runs.submit(make_plan(build_graph(workflow), {}, RUN), run.connection)
+
+
+def end(run: Runs, name: str, status: JobStatus) -> None:
+    get_job(f"{RUN}-{name}", run.connection).set_status(status)
+
+
+BAD = 'call: "language_jobs:fail"'
+GOOD = 'call: "language_jobs:my_id"'
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs", "state", "reason", "after"),
+    [
+        ("one_success", [GOOD, GOOD], "finished", "", "finished"),
+        ("one_success", [BAD, GOOD], "finished", "", "finished"),
+        ("one_success", [BAD, BAD], "skipped", "b failed", "skipped"),
+        ("one_success", [f"{GOOD}, if: false", BAD], "skipped", "b failed", "skipped"),
+        (
+            *("one_success", [f"{BAD}, continue_on_error: true", f"{GOOD}, if: false"]),
+            *("skipped", "no job before it succeeded", "finished"),
+        ),
+        (
+            *("one_success", [f"{GOOD}, for_each: []", f"{GOOD}, if: false"]),
+            *("skipped", "no job before it succeeded", "finished"),
+        ),
+        ("one_success", [f"{GOOD}, for_each: [1, 2]", BAD], "finished", "", "finished"),
+        ("one_failed", [GOOD, BAD], "finished", "", "skipped"),
+        ("one_failed", [GOOD, GOOD], "skipped", "no job before it failed", "finished"),
+        (
+            *("one_failed", [GOOD, f"{BAD}, continue_on_error: true"]),
+            *("skipped", "no job before it failed", "finished"),
+        ),
+        ("one_failed", [GOOD, "workflow: bad"], "finished", "", "skipped"),
+        ("one_failed", [BAD, f"{GOOD}, needs: a"], "finished", "", "skipped"),
+    ],
+)
+def test_what_the_jobs_before_it_do_decides(
+    rule: str, jobs: list[str], state: str, reason: str, after: str, run: Runs, work: Work
+) -> None:
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{jobs[0]}}}
+          b: {{{jobs[1]}}}
+          first: {{needs: [a, b], start_when: {rule}, {GOOD}}}
+          after: {{needs: first, {GOOD}}}
+        workflows: {{bad: {{jobs: {{x: {{{BAD}}}}}}}}}
+        """,
+    )
+    work()
+    assert (run.states["first"], run.reason("first")) == (state, reason)
+    assert run.states["after"] == after
+    assert run.state == (
+        "failed"
+        if ("failed" in {*run.states.values()} - {"tolerated"} and BAD in jobs)
+        or "workflow: bad" in jobs
+        else "succeeded"
+    )
+
+
+def test_an_expression_sees_what_was_so_when_it_started(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    """Also in later attempts, when the others have ended."""
+    submit(
+        run,
+        """
+        jobs:
+          a: {call: "language_jobs:give", with: {value: 1}}
+          b: {call: "language_jobs:give", with: {value: 2}}
+          c: {call: "language_jobs:fail"}
+          many: {for_each: [1, 2], call: "language_jobs:give", with: {value: "${{ item }}"}}
+          seen:
+            needs: [a, b, c, many]
+            start_when: one_success
+            call: "language_jobs:give"
+            with:
+              value:
+                - ${{ jobs.a.result or jobs.b.result }}
+                - ${{ jobs.b.result if jobs.b.status == 'finished' else 'none' }}
+                - ${{ jobs.a.status }}
+                - ${{ jobs.b.status }}
+                - ${{ jobs.c.status }}
+                - ${{ jobs.c.error }}
+                - ${{ jobs.many.results }}
+                - ${{ jobs.many.status }}
+                - ${{ jobs.many.outcomes | map('status') }}
+                - ${{ jobs.many.by_key }}
+        """,
+    )
+    work(max_jobs=1)
+    assert run.states["seen"] == "queued"
+    work()
+    seen = [1, "none", "finished", "running", "running", None, [None, None], "running"]
+    expected = [*seen, ["running", "running"], {"0": None, "1": None}]
+    assert run.result("seen") == expected
+    assert (run.states["b"], run.states["c"]) == ("finished", "failed")
+    connection.hset(keys.run(RUN), "state", "failed")
+    retry.retry(RUN, connection, "seen")
+    work()
+    assert run.result("seen") == expected
+
+
+def test_the_rest_is_skipped_and_the_run_succeeds(
+    run: Runs, work: Work, tidy: Tidy, connection: Redis
+) -> None:
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{{BAD}}}
+          many: {{for_each: [1, 2], {BAD}}}
+          part: {{workflow: bad}}
+          shared: {{{GOOD}}}
+          first:
+            needs: [a, b, many, part, shared]
+            start_when: one_success
+            cancel_rest: true
+            {GOOD}
+          after: {{needs: first, {GOOD}}}
+          other: {{needs: shared, {GOOD}}}
+        workflows: {{bad: {{jobs: {{x: {{{BAD}}}}}}}}}
+        """,
+    )
+    end(run, "a", JobStatus.FINISHED)
+    tidy()
+    work()
+    states = run.states
+    skipped = {name for name, state in states.items() if state == "skipped"}
+    assert {"b", "part"} <= skipped
+    assert run.reason("b") == "not needed: first has started"
+    assert {states[name] for name in ("first", "after", "other", "shared")} == {"finished"}
+    assert run.state == "succeeded"
+    with pytest.raises(WrongState, match="has succeeded"):
+        retry.retry(RUN, connection)
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_retry_does_not_run_it_again(
+    run: Runs, work: Work, connection: Redis, is_named: bool
+) -> None:
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{call: "language_jobs:fail"}}
+          first: {{needs: [a, b], start_when: one_success, {GOOD}}}
+          after: {{needs: first, {GOOD}}}
+          last: {{needs: b, {GOOD}}}
+        """,
+    )
+    work()
+    assert run.state == "failed"
+    before = run.status.jobs
+    again = retry.retry(RUN, connection, "b" if is_named else None)
+    assert set(again) == {f"{RUN}-b", f"{RUN}-last"}
+    work()
+    assert run.status.jobs["first"] == before["first"]
+    assert run.states == {
+        "a": "finished",
+        "b": "failed",
+        "first": "finished",
+        "after": "finished",
+        "last": "skipped",
+    }
+
+
+def test_a_retry_runs_it_again_if_it_failed_without_waiting(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{{BAD}}}
+          first: {{needs: [a, b], start_when: one_success, {BAD}}}
+        """,
+    )
+    work()
+    assert set(retry.retry(RUN, connection)) == {f"{RUN}-b", f"{RUN}-first"}
+    assert run.states["first"] == "queued"
+    work()
+    assert run.states["first"] == "failed"
+
+
+def test_a_canceled_rest_can_be_retried_by_its_name(
+    run: Runs, work: Work, tidy: Tidy, connection: Redis
+) -> None:
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{{GOOD}}}
+          first: {{needs: [a, b], start_when: one_success, cancel_rest: true, {GOOD}}}
+        """,
+    )
+    work(max_jobs=1)
+    tidy()
+    work()
+    assert run.states == {"a": "finished", "b": "skipped", "first": "finished"}
+    retry.retry(RUN, connection, "b")
+    work()
+    assert run.states == dict.fromkeys(("a", "b", "first"), "finished")
+
+
+def test_explain_says_when_it_starts(run: Runs, connection: Redis) -> None:
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{{GOOD}}}
+          c: {{{GOOD}}}
+          first: {{needs: [a, b, c], start_when: one_success, {GOOD}}}
+        """,
+    )
+    end(run, "b", JobStatus.FAILED)
+    said = str(explain(f"{RUN}-first", connection))
+    assert "it starts at the first success; 2 undecided: a, c" in said
+
+
+def test_an_end_that_an_older_worker_has_noted_is_found(run: Runs, connection: Redis) -> None:
+    """Its scripts count the end, and know nothing of the policy."""
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{{GOOD}}}
+          first: {{needs: [a, b], start_when: one_failed, {GOOD}}}
+        """,
+    )
+    future = f"{RUN}-first"
+    connection.hset(keys.edges(future), f"{RUN}-a", "failed")  # as lua/edges.lua of 0.1 did
+    connection.hincrby(keys.future(future), "pending", -1)
+    connection.hincrby(keys.future(future), "bad", 1)
+    assert run.states["first"] == "deferred"
+    examine(connection)
+    assert run.states["first"] == "queued"
