@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 
@@ -58,3 +60,13 @@ def be_huge(megabytes: int) -> str:
 def fail_hugely(megabytes: int) -> None:
     """Raise a message in one line of that size, with the half of a pair."""
     raise RuntimeError("\ud800" + "<i>" * (megabytes * 1_000_000 // 3))
+
+
+def print_until(path: str) -> int:
+    """Print lines until there is a file; return how many."""
+    count = 0
+    while not Path(path).exists():
+        print(f"line {count}", flush=True)
+        count += 1
+        time.sleep(0.05)
+    return count

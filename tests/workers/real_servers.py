@@ -67,6 +67,13 @@ class Servers:
                 return started
         raise AssertionError(f"it ended at once, {TRIES} times")
 
+    def start_again(self, ended: Started) -> None:
+        """Start a server again that was killed, with its configuration and its data."""
+        file = self._folder / str(ended.port) / "server.conf"
+        process = subprocess.Popen([str(find_binary()), str(file)], stdout=subprocess.DEVNULL)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+
     def _start(self, options: Sequence[str], config: str, login: Mapping[str, str]) -> Started:
         port = free_port()  # somebody else may take it before the server does
         folder = self._folder / str(port)

@@ -92,8 +92,9 @@ const isBusy = (element) => {
 };
 
 function steadily(change) { // what is looked at stays where it is, whatever grows above it
-	const seen = [focused(), pointed].find((each) => {
-		const at = each?.isConnected && each !== document.documentElement ? each.getBoundingClientRect() : null;
+	const middle = scrollY > 0 && document.elementFromPoint(innerWidth / 2, innerHeight / 2);
+	const seen = [focused(), pointed, middle].find((each) => {
+		const at = each?.isConnected && each.getBoundingClientRect();
 		return at && at.bottom > 0 && at.top < innerHeight && at.height < innerHeight;
 	});
 	const before = seen?.getBoundingClientRect().top;
@@ -105,11 +106,10 @@ function steadily(change) { // what is looked at stays where it is, whatever gro
 // One page becomes a newer one
 
 const KEPT = "pre[data-log], output, script, #connection, [data-announce]";
-const UNITS = "TR LI ARTICLE FORM DETAILS".split(" "); // changed as a whole, or not at all
+const UNITS = ["TR", "LI", "ARTICLE", "FORM", "DETAILS"]; // changed as a whole, or not at all
 const KEPT_ATTRIBUTES = ["open", "aria-disabled", "data-position"];
 
-const keyOf = (node) => node.nodeType === 1 &&
-	(node.id || node.dataset.key || node.dataset.failure || node.dataset.job || node.dataset.live || node.getAttribute("href")) || "";
+const keyOf = ({ id, dataset = {} }) => id || dataset.key || dataset.failure || dataset.job || "";
 
 const isEdited = (field) =>
 	field.type === "checkbox" ? field.checked !== field.defaultChecked
@@ -120,6 +120,17 @@ const mayChange = (node) => {
 	if (node.nodeType !== 1) return true;
 	if (node.matches(KEPT) || (UNITS.includes(node.tagName) && isBusy(node))) return false;
 	return node.tagName !== "FORM" || !(node.dataset.sent || findAll("input, select, textarea", node).some(isEdited));
+};
+
+const nameAll = () => { // what has no key is told apart by the heading above it, and its number there
+	let head = "";
+	const counts = new Map();
+	return (node) => {
+		if (/^H\d/.test(node.nodeName)) head = node.id || node.textContent.replace(/\d/g, "");
+		const kind = `${head} ${node.nodeName} ${keyOf(node)}`, number = (counts.get(kind) || 0) + 1;
+		counts.set(kind, number);
+		return [`${kind} ${number}`, node];
+	};
 };
 
 function morph(old, next) {
@@ -138,17 +149,10 @@ function morph(old, next) {
 		if (value === null) old.removeAttribute(name);
 		else old.setAttribute(name, value);
 	}
-	const known = new Map(), counts = new Map();
-	const nameOf = (node) => { // elements without a key are told apart by their number
-		const kind = `${node.nodeName} ${keyOf(node)}`, number = counts.get(kind) || 0;
-		counts.set(kind, number + 1);
-		return `${kind} ${number}`;
-	};
-	for (const child of old.childNodes) known.set(nameOf(child), child);
-	counts.clear();
+	const known = new Map([...old.childNodes].map(nameAll()));
 	let at = old.firstChild;
-	for (const child of next.childNodes) {
-		const name = nameOf(child), same = known.get(name);
+	for (const [name, child] of [...next.childNodes].map(nameAll())) {
+		const same = known.get(name);
 		known.delete(name);
 		if (!same) {
 			old.insertBefore(document.importNode(child, true), at);
@@ -162,7 +166,7 @@ function morph(old, next) {
 }
 
 async function readPage() {
-	const reply = await fetch(location.href, { cache: "no-store" });
+	const reply = await fetch(location.href);
 	if (!reply.ok) throw new Error(`the page answers ${reply.status}`);
 	return new DOMParser().parseFromString(await reply.text(), "text/html");
 }
@@ -454,7 +458,7 @@ async function act(form, submitter) {
 		}
 	} catch {
 		answer.classList.add("bad");
-		setText(answer, "No answer: it is not known whether it was done. The page says so once it is connected.");
+		setText(answer, "No answer: whether it was done is not known.");
 	}
 	delete form.dataset.sent;
 	for (const button of buttons) button.removeAttribute("aria-disabled");
@@ -475,7 +479,7 @@ async function follow(log) {
 		await sleep(failed ? Math.min(LONGEST_RETRY_MS, LOG_MS * 2 ** failed) : LOG_MS);
 		if (document.hidden) continue;
 		try {
-			const reply = await fetch(`${url}${url.includes("?") ? "&" : "?"}from=${from}`, { cache: "no-store" });
+			const reply = await fetch(`${url}${url.includes("?") ? "&" : "?"}from=${from}`);
 			if (!reply.ok) throw new Error(reply.status);
 			const said = await reply.json();
 			if (said.text) {
