@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from anyio import to_thread
-from rq.utils import as_text
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -29,7 +28,7 @@ from flowq.errors import RunNotFound
 from flowq.runtime import keys, runs
 from flowq.runtime.connections import LONGEST_PAUSE_S, PAUSE_S, is_passing, shorten_wait
 from flowq.status import RUN_ENDED
-from flowq.ui.live_counts import BEGINNING, LiveCounts, Position, read_declared
+from flowq.ui.live_counts import BEGINNING, LiveCounts, Position, as_text, read_declared
 from flowq.ui.site import Site, site_of
 
 if TYPE_CHECKING:

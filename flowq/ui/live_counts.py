@@ -16,8 +16,6 @@ from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rq.utils import as_text
-
 from flowq.render.tally import Part, Tally, walk
 from flowq.runtime import keys, runs
 from flowq.status import (
@@ -64,6 +62,11 @@ class Position(NamedTuple):
 
 
 BEGINNING = Position(0, 0)
+
+
+def as_text(raw: bytes | str) -> str:
+    """Return what redis-py has read as a text."""
+    return raw.decode() if isinstance(raw, bytes) else raw
 
 
 def read_declared(run_id: str, connection: Redis) -> RunStatus:

@@ -32,7 +32,7 @@ HOSTILE = (
     "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\\x1b[2J",
     "\u202egnp.exe\u202c\u2066x\u2069",
     "a/../b?c=d#e%zz&f",
-    "{{ 7 * 7 }}{% raw %}",
+    "{{ 7007 * 7 }}{% raw %}",
     "\x00\x07\x08\x9b31m",
     "</pre></svg></title><!--",
 )
