@@ -47,7 +47,7 @@ HOSTILE = (
     "\"'><img src=x onerror=alert(1)>",
     "\x1b]8;;http://evil\x1b\\\x1b[2J\x00",
     "\u202egnp.exe\u2066",
-    "</textarea></table></main>{{ 7 * 7 }}",
+    "</textarea></table></main>{{ 7007 * 7 }}",
     "非常に長い名前 مرحبا بالعالم " + "x" * 5_000,
 )
 """What users may put wherever they can put a text."""
@@ -158,7 +158,7 @@ def test_pages_show_hostile_texts_as_texts(
     for address in addresses(submit_hostile(connection, work)):
         text = mounted.get(ROOT + address).text
         assert find_problems(text, ROOT) == [], address
-        for mark in ("<script>alert", "<img", "\x1b", "\x00", "\u202e", "\u2066", "49</"):
+        for mark in ("<script>alert", "<img", "\x1b", "\x00", "\u202e", "\u2066", "49049"):
             assert mark not in text, (address, mark)
 
 
