@@ -44,7 +44,7 @@ from flowq.callables import refer
 from flowq.durations import parse_duration
 from flowq.errors import FlowqError, UsageError
 from flowq.nearest import did_you_mean
-from flowq.spec import BlockerPolicy, Retry
+from flowq.spec import BlockerPolicy, Retry, StartWhen
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -307,6 +307,8 @@ class Options(TypedDict, total=False):
     deferred: bool
     on_blocker_failure: BlockerPolicy
     if_empty: Literal["run", "skip"]
+    start_when: StartWhen
+    cancel_rest: bool
     timeout: str | float
     retries: Any
     description: str
@@ -472,6 +474,10 @@ class Verb(Protocol[P, T_co]):
     def __call__(self, *args: Any, on_blocker_failure: Any, **kwargs: Any) -> T_co: ...
     @overload
     def __call__(self, *args: Any, if_empty: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, start_when: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, cancel_rest: Any, **kwargs: Any) -> T_co: ...
     @overload
     def __call__(self, *args: Any, timeout: Any, **kwargs: Any) -> T_co: ...
     @overload

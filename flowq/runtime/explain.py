@@ -274,6 +274,8 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
 
 
 def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator[Reason]:
+    if "decided" in future:  # it does not wait for those that have not ended
+        return
     edges = place.connection.hscan_iter(keys.edges(job_id), count=1_000)
     outcome_by_id = {as_text(blocker): as_text(outcome) for blocker, outcome in edges}
     pending, ended_badly = [], []

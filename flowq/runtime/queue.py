@@ -77,7 +77,8 @@ class Queue(QueueBase):
     `deferred=True` creates a future job, which does not run before it is released. `blocked_by=`
     (or its clearer alias `blocks=`) names future jobs that wait for the new job. A future job's
     `on_blocker_failure=` (`wait`, `skip`, `run`) and `if_empty=` (`run`, `skip`) set what it does
-    if blockers fail, or if it has none.
+    if blockers fail, or if it has none. With `start_when=` (`one_success`, `one_failed`) it starts
+    at the first success or failure, and with `cancel_rest=True` the other blockers are canceled.
 
     Atomic: one script checks and enqueues everything, or raises an error and enqueues nothing.
     Errors: JobNotFound, NotAFutureJob, NotOpen, FutureAlreadyStarted, FutureEnded, CycleError,

@@ -14,6 +14,7 @@ from tests.chaos.endings import (
     has_unnoted_start,
 )
 from tests.chaos.evidence import Evidence, Execution, GraphFacts, JobFacts, Transition
+from tests.chaos.firsts import check_firsts, find_firsts
 from tests.chaos.proofs import (
     FORGETS_S,
     SILENT_S,
@@ -55,6 +56,7 @@ def _judge_graph(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
         yield from check_log(facts)
         yield from check_queueing(facts)
         yield from check_endings(facts, evidence)
+        yield from check_firsts(facts, evidence)
     yield from check_order(facts, evidence)
     yield from check_policies(facts)
     yield from check_executions(facts, evidence)
@@ -146,7 +148,8 @@ def check_log(facts: GraphFacts) -> Iterator[Fault]:
         allowed = (ALLOWED_OF_WORKFLOW if line.job_id in joins else ALLOWED)[before]
         is_held = before in ("handed", "started")
         is_taken_away = facts.graph.has_deadline and is_held and line.state == "canceled"
-        if line.state not in allowed and not (is_added or is_taken_away):
+        is_needless = facts.graph.shape == "first" and line.state == "skipped"
+        if line.state not in allowed and not (is_added or is_taken_away or is_needless):
             yield Fault(line.job_id, f"was {line.state} after {before}, as its run's log says")
         if is_held and line.state == "started" and line.worker != worker_by_job[line.job_id]:
             yield Fault(line.job_id, f"was started by {line.worker}, and another worker had it")
@@ -168,7 +171,7 @@ def check_queueing(facts: GraphFacts) -> Iterator[Fault]:
         if line.state == "queued" and before == "deferred":
             retried[line.job_id] = 0
             running = [b for b in blockers.get(line.job_id, ()) if _runs(state_by_job.get(b))]
-            if running:
+            if running and line.job_id not in find_firsts(facts):
                 yield Fault(line.job_id, f"was queued before the end of {', '.join(running)}")
         elif _is_retry(before, line):
             retried[line.job_id] = retried.get(line.job_id, 0) + 1
@@ -220,6 +223,8 @@ def check_order(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
         last, job = _last(evidence, future), facts.jobs.get(future)
         if last is None or job is None or last.generation != job.generation:
             continue
+        if future in find_firsts(facts):
+            continue  # which has rules of its own
         for blocker in blockers:
             for execution in evidence.executions.get(blocker, ()):
                 if not is_over(execution, last.started_at, evidence.kills, stopped):
@@ -236,6 +241,7 @@ def check_policies(facts: GraphFacts) -> Iterator[Fault]:
     One that asks about all jobs before it also was when a job further above did not succeed.
     """
     blockers_by_future = _blockers(facts)
+    firsts = find_firsts(facts)
 
     def wrong_above(future: str) -> list[str]:
         found: dict[str, None] = {}
@@ -243,6 +249,8 @@ def check_policies(facts: GraphFacts) -> Iterator[Fault]:
         while waiting:
             after = waiting.pop()
             matter = [b for b in blockers_by_future.get(after, ()) if facts.jobs[b].blocks[after]]
+            if after in firsts and firsts[after].start_when == "one_success":
+                matter = matter if facts.jobs[after].outcome == "skipped" else []
             waiting += [b for b in matter if b not in found]
             found |= dict.fromkeys(matter)
         return [each for each in found if facts.jobs[each].outcome in BAD]
@@ -251,6 +259,10 @@ def check_policies(facts: GraphFacts) -> Iterator[Fault]:
         job = facts.jobs.get(future)
         if job is None or job.outcome == "canceled" or facts.graph.is_helper(future):
             continue
+        rules = {firsts[blocker].start_when for blocker in blockers if blocker in firsts}
+        is_after_failure = "one_failed" in rules
+        if future in firsts or (is_after_failure and "retry" in facts.told):
+            continue  # `firsts.py`; and what has failed before the first decision counts
         bad = [b for b in blockers if facts.jobs[b].outcome in BAD and facts.jobs[b].blocks[future]]
         bad = bad or (wrong_above(future) if job.needs_success else [])
         must_skip = bool(bad) and job.policy == "skip"

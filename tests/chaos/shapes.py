@@ -9,16 +9,18 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from flowq.spec import Block, BlockerPolicy, Defaults, JobSpec, Retry, Workflow
+from flowq.spec import Block, BlockerPolicy, Defaults, JobSpec, Retry, StartWhen, Workflow
 
 CALL = "chaos_jobs:work"
 QUEUE = "chaos"
 SHAPES = ("fan_in", "chain", "diamond", "random", "nested", "shared", "adding")
-ENDINGS = ("finally", "late", "rounds", "policies")
+ENDINGS = ("finally", "late", "rounds", "policies", "first")
 """Shapes that only a workflow can have: jobs under `finally`, deadlines, nested workflows that run
-again, and policies of retries."""
+again, policies of retries, and jobs that do not wait for all before them."""
 
 ENDING_EVERY = 3
+FIRST_AT = 4
+FIRST_EVERY = 12
 PLAIN_EVERY = 8
 """Every so manieth graph goes through the plain API."""
 
@@ -39,7 +41,9 @@ class Node:
 
     What is `inside` of another one, a nested workflow, has the name of that in front of its own. Of
     a nested workflow `retries` are its rounds; a job in it raises in its first `fails_rounds`. One
-    that `is_final` stands under `finally`. `raises` is a name of `chaos_jobs.RAISED`.
+    that `is_final` stands under `finally`. `raises` is a name of `chaos_jobs.RAISED`. One with
+    `start_when` does not wait for all it needs; if it `cancels`, it ends what it has not waited
+    for.
     """
 
     name: str
@@ -60,6 +64,8 @@ class Node:
     raises: str = "failure"
     on: tuple[str, ...] = ()
     never_on: tuple[str, ...] = ()
+    start_when: StartWhen | None = None
+    cancels: bool = False
 
     @property
     def is_tried_once(self) -> bool:
@@ -132,10 +138,12 @@ def make_graph(seed: int, number: int) -> Graph:
 
 def _shape(number: int) -> str:
     is_plain = number % PLAIN_EVERY == PLAIN_EVERY - 1
+    if number % FIRST_EVERY == FIRST_AT:
+        return "first"
     endings, at = divmod(number, ENDING_EVERY)
     if at == ENDING_EVERY - 1 and not is_plain:
         plain_before = (endings + 1) // PLAIN_EVERY
-        return ENDINGS[(endings - plain_before) % len(ENDINGS)]
+        return ENDINGS[(endings - plain_before) % (len(ENDINGS) - 1)]  # but for "first"
     return SHAPES[(number - endings) % len(SHAPES)]
 
 
@@ -264,11 +272,29 @@ def _policies(graph: Graph, dice: random.Random) -> Graph:
     return replace(graph, nodes=(*(kinds[each] for each in chosen), last))
 
 
+def _first(graph: Graph, dice: random.Random) -> Graph:
+    """Make one with a job that starts at the first success or failure of several."""
+    racers = [_node(f"a{i}", (), dice) for i in range(dice.randint(2, 5))]
+    racers = [replace(each, fails=dice.choice([0, 0, 1, ALWAYS])) for each in racers]
+    names = tuple(node.name for node in racers)
+    rule = dice.choice(["one_success", "one_success", "one_failed"])
+    first = Node("first", names, seconds=0.05, retries=3, start_when=rule)
+    nodes = (
+        *racers,
+        replace(first, cancels=dice.random() < 0.6),
+        Node("after", ("first",), policy=dice.choice(["skip", "skip", "run"])),
+        *([Node("other", names[:1], policy="run")] if dice.random() < 0.4 else ()),
+        *(_finals(dice) if dice.random() < 0.3 else ()),
+    )
+    return replace(graph, nodes=nodes)
+
+
 _ENDINGS: Mapping[str, Callable[[Graph, random.Random], Graph]] = {
     "finally": _finally,
     "late": _late,
     "rounds": _rounds,
     "policies": _policies,
+    "first": _first,
 }
 
 
@@ -294,6 +320,7 @@ def _declare_all(graph: Graph, inside: str) -> tuple[JobSpec, ...]:
 def _declare(graph: Graph, node: Node) -> JobSpec:
     ignoring = [after.name for after in graph.after(node.name) if node.name in after.ignores]
     retries = Retry(node.retries, node.backoff_s, on=node.on, never_on=node.never_on)
+    has_no_policy = node.is_workflow or node.is_final or node.start_when is not None
     return JobSpec(
         _own_name(node.name),
         "" if node.is_workflow else CALL,
@@ -301,7 +328,9 @@ def _declare(graph: Graph, node: Node) -> JobSpec:
         needs=tuple(_own_name(name) for name in node.needs if name not in node.ignores),
         blocks=tuple(Block(_own_name(name), "ignore") for name in ignoring),
         retries=retries if node.retries else None,
-        on_blocker_failure=None if node.is_workflow or node.is_final else node.policy,
+        on_blocker_failure=None if has_no_policy else node.policy,
+        start_when=node.start_when,
+        cancel_rest=node.cancels or None,
         deferred=any(each.adds_to == node.name for each in graph.nodes),
         workflow=node.name if node.is_workflow else "",
         timeout_s=node.timeout_s,

@@ -9,6 +9,7 @@ import pytest
 from flowq.compiling import compile_plan
 from tests.chaos.endings import check_endings
 from tests.chaos.evidence import Evidence, Execution, GraphFacts, JobFacts, Kill, Transition
+from tests.chaos.firsts import check_firsts
 from tests.chaos.judge import check_executions, check_log
 from tests.chaos.proofs import is_planned
 from tests.chaos.shapes import ENDINGS, PLANNED, SLEEPS_S, Graph, Node, make_graph, make_workflow
@@ -285,3 +286,48 @@ def test_what_is_tried_again_too_early_is_found() -> None:
     assert is_planned(first)
     assert faults(facts, first, run("a", 1.3, 2)) == ["a: was tried again after 0.100 s"]
     assert faults(facts, first, run("a", 1.7, 2)) == []
+
+
+# The first of several ----------------------------------------------------------------------------
+
+RACE = Node("first", ("a", "b"), start_when="one_success", cancels=True)
+ALARM = replace(RACE, start_when="one_failed", cancels=False)
+
+
+def race(node: Node, outcomes: tuple[str, str, str], *log: tuple[str, str]) -> list[str]:
+    names = zip(("a", "b", "first"), outcomes, strict=True)
+    jobs = tuple(job(name, outcome) for name, outcome in names)
+    facts = facts_of(A, B, node, jobs=jobs, log=tuple(line(*each) for each in log))
+    found = check_firsts(facts, Evidence([facts], {}, []))
+    return [str(each).removeprefix("c00000000000-") for each in found]
+
+
+@pytest.mark.parametrize(
+    ("node", "outcomes", "expected"),
+    [
+        (RACE, ("finished", "passed", "finished"), ""),
+        (RACE, ("failed", "finished", "failed"), ""),
+        (RACE, ("failed", "failed", "finished"), "is finished, and before it: failed"),
+        (RACE, ("failed", "finished", "skipped"), "is skipped, and before it: failed, finished"),
+        (RACE, ("passed", "passed", "passed"), ""),
+        (ALARM, ("finished", "finished", "finished"), "is finished, and before it: finished"),
+        (ALARM, ("finished", "finished", "passed"), ""),
+        (ALARM, ("finished", "failed", "passed"), "is passed, and before it: failed, finished"),
+    ],
+)
+def test_a_job_that_starts_at_the_wrong_end_is_found(
+    node: Node, outcomes: tuple[str, str, str], expected: str
+) -> None:
+    found = race(node, outcomes)
+    assert found == ([f"first: {node.start_when}, {expected}"] if expected else [])
+
+
+def test_a_start_without_a_winner_a_rest_that_fails_and_a_second_run_are_found() -> None:
+    outcomes = ("finished", "failed", "finished")
+    good = [("a", "finished"), ("first", "queued"), ("first", "finished")]
+    assert race(RACE, outcomes, *good) == []
+    early = race(RACE, outcomes, ("first", "queued"), ("a", "finished"))
+    assert early == ["first: was queued, and nothing before it had started it"]
+    assert race(RACE, outcomes, *good, ("b", "failed"))[0].startswith("b: was failed, and ")
+    again = race(RACE, outcomes, *good, ("first", "deferred"))
+    assert again == ["first: ran again after it had succeeded"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from redis import Redis
@@ -11,9 +12,9 @@ from rq.job import JobStatus
 from flowq.errors import WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import keys, retry, runs
+from flowq.runtime import keys, retry, runs, scripts, steps
 from flowq.runtime.explain import explain
-from flowq.runtime.job import get_job
+from flowq.runtime.job import Job, get_job
 from flowq.runtime.maintenance import examine
 from tests.reading import parse_workflow
 from tests.runtime.language import RUN, Runs
@@ -274,3 +275,77 @@ def test_an_end_that_an_older_worker_has_noted_is_found(run: Runs, connection: R
     assert run.states["first"] == "deferred"
     examine(connection)
     assert run.states["first"] == "queued"
+
+
+# What runs when it is not needed any more --------------------------------------------------------
+
+
+def take(run: Runs, name: str) -> Job:
+    """Begin to execute a job that is queued."""
+    job = get_job(f"{RUN}-{name}", run.connection)
+    assert run.connection.lrem(keys.queue("default"), 1, job.id)
+    job.set_status(JobStatus.STARTED)
+    return job
+
+
+RACE = f"""
+jobs:
+  a: {{{GOOD}}}
+  b: {{call: "language_jobs:my_id", retries: 3}}
+  first: {{needs: [a, b], start_when: one_success, cancel_rest: true, {GOOD}}}
+"""
+
+
+@pytest.mark.parametrize("order", ["decision first", "end first", "end between"])
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (JobStatus.FINISHED, "finished"),
+        (JobStatus.FAILED, "failed"),
+        (JobStatus.STOPPED, "stopped"),
+    ],
+)
+def test_the_rest_ends_around_the_decision(
+    order: str, status: JobStatus, expected: str, run: Runs, tidy: Tidy, work: Work
+) -> None:
+    """What has ended before the decision counts; after it, only a success does."""
+    submit(run, RACE)
+    b = take(run, "b")
+    if order == "end first":
+        b.set_status(status)
+    end(run, "a", JobStatus.FINISHED)
+    if order == "end between":  # before the step that would stop it
+        b.set_status(status)
+    with patch.object(steps, "send_stop_job_command"):
+        tidy()
+    if order == "decision first":
+        b.set_status(status)
+    is_needless = order != "end first" and status is not JobStatus.FINISHED
+    work()
+    assert run.states["first"] == "finished"
+    assert run.states["b"] == ("skipped" if is_needless else expected)
+    assert run.state == ("succeeded" if is_needless or expected == "finished" else "failed")
+
+
+def test_what_is_not_needed_is_not_tried_again(run: Runs, tidy: Tidy) -> None:
+    submit(run, RACE)
+    b = take(run, "b")
+    end(run, "a", JobStatus.FINISHED)
+    assert scripts.MAY_RETRY.call(run.connection, b.key, b.id, "", "", 0, 1) == [b"0", b""]
+    b.set_status(JobStatus.QUEUED)  # by a worker that had decided before
+    scripts.TELL_ABOUT.call(run.connection, b.key, b.id, "again", "")
+    tidy()
+    assert run.states["b"] == "skipped"
+
+
+def test_a_retry_of_what_was_not_needed_runs_it_as_any_other(run: Runs, tidy: Tidy) -> None:
+    submit(run, RACE)
+    b = take(run, "b")
+    end(run, "a", JobStatus.FINISHED)
+    b.set_status(JobStatus.FAILED)
+    tidy()
+    end(run, "first", JobStatus.FINISHED)
+    assert (run.state, run.states["b"]) == ("succeeded", "skipped")
+    retry.retry(RUN, run.connection, "b")
+    take(run, "b").set_status(JobStatus.FAILED)
+    assert (run.state, run.states["b"], run.states["first"]) == ("failed", "failed", "finished")

@@ -12,6 +12,7 @@ from rq.job import JobStatus
 
 from flowq.errors import UsageError
 from flowq.runtime import keys
+from flowq.runtime.explain import explain
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
 from tests.runtime.test_interleavings import (
@@ -127,6 +128,7 @@ def test_it_may_wait_for_a_dependency_after_the_decision(
     end(connection, "b0")
     end(connection, "b0", FAILED)  # which would take it back if it were not decided
     assert connection.hget(keys.future("future"), "state") == b"met"
+    assert "undecided" not in str(explain("future", connection))
     assert connection.sismember(f"{keys.job('slow')}:dependents", "future")
 
 
