@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 BLOCKERS_PER_READ = 250
 
+RUNNING = "running"
+"""The status of a blocker that had not ended when the job has started that asks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one blocker has ended, or its current status.
 
     `status` is its outcome (finished, failed, stopped, canceled, skipped, expired, deleted), or
-    RQ's status until it has ended. `error` is the message at the end of `traceback`; both are empty
-    unless it failed.
+    RQ's status until it has ended; `running` if it had not when a job with `start_when` started.
+    `error` is the message at the end of `traceback`; both are empty unless it failed.
     """
 
     job_id: str
@@ -88,7 +91,15 @@ class Blockers(Sequence[Outcome]):
                 pipeline.xrevrange(keys.results(job_id), count=1)
             edges, *answers = pipeline.execute()
         rows = zip(ids, edges, answers[::2], answers[1::2], strict=True)
-        return [self._outcome(*row) for row in rows]
+        outcomes = [self._outcome(*row) for row in rows]
+        is_undecided = [as_text(edge or b"").startswith("pending") for edge in edges]
+        future = keys.future(self._future_id)
+        if any(is_undecided) and self._connection.hexists(future, "decided"):
+            return [
+                Outcome(each.job_id, each.name, RUNNING) if is_open else each
+                for each, is_open in zip(outcomes, is_undecided, strict=True)
+            ]
+        return outcomes
 
     def _outcome(
         self,

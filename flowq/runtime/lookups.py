@@ -15,6 +15,7 @@ from rq.utils import as_text
 from flowq.errors import NotFound, WrongState
 from flowq.expressions import NoResult, References
 from flowq.runtime import keys
+from flowq.runtime.blockers import RUNNING
 from flowq.runtime.connections import read_each
 from flowq.runtime.results import get_errors, get_results, is_called_off, read_end, read_ends
 from flowq.status import BAD_OUTCOMES, ENDED, OUTCOMES, TOLERATED, group_state
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from redis import Redis
 
 PER_READ = 500
-
-RUNNING = "running"
-"""The `status` of a job that had not ended when the job that asks has started."""
 
 
 def read_jobs(

@@ -11,7 +11,7 @@ import redis
 from rq.job import JobStatus
 
 from flowq.errors import UsageError
-from flowq.runtime import keys
+from flowq.runtime import keys, steps
 from flowq.runtime.explain import explain
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
@@ -130,6 +130,41 @@ def test_it_may_wait_for_a_dependency_after_the_decision(
     assert connection.hget(keys.future("future"), "state") == b"met"
     assert "undecided" not in str(explain("future", connection))
     assert connection.sismember(f"{keys.job('slow')}:dependents", "future")
+
+
+def test_what_was_undecided_stays_running_for_whoever_reads_it(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    make_race(queue, "one_success", 3)
+    begin_release(connection)
+    step(connection, 10)
+    assert [each.status for each in get_job("future", connection).blockers] == ["queued"] * 3
+    end(connection, "b1")
+    end(connection, "b0", FAILED)
+    statuses = [each.status for each in get_job("future", connection).blockers]
+    assert statuses == ["running", "finished", "running"]
+
+
+def test_jobs_that_come_too_late_get_their_own_time_to_live(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    make_race(queue, "one_success", 2)
+    begin_release(connection)
+    step(connection, 10)
+    end(connection, "b0")
+    queue.enqueue("operator.add", 1, 1, job_id="later", blocked_by="future", result_ttl=77)
+    for job_id, has_ttl in (("later", True), ("b1", False)):
+        end(connection, job_id)
+        settled_steps(connection)
+        assert (connection.ttl(keys.job(job_id)) > 0) == has_ttl
+    end(connection, "future")  # which may ask about b1 until then
+    settled_steps(connection)
+    assert connection.ttl(keys.job("b1")) > 0
+
+
+def settled_steps(connection: redis.Redis) -> None:
+    while steps.run_steps(connection):
+        pass
 
 
 @pytest.mark.parametrize("rule", ["one_success", "one_failed"])

@@ -120,14 +120,17 @@ end
 
 -- Whether a future job that it blocks has not ended, so that how it ended may still be asked.
 -- One that ends in this very call looks at all its blockers itself (retire), so each is asked once.
-function futures.is_wanted(blocks)
+-- One that has started early (firsts.lua) does not ask about `id` if it was added after that.
+function futures.is_wanted(blocks, id)
   for _, future in ipairs(futures.named_in(blocks)) do
-    local state = states[future]
-    if state == nil then
-      state = redis.call('HGET', keys.future(future), 'state')
-      states[future] = state
+    local f = states[future]
+    if f == nil then
+      f = redis.call('HMGET', keys.future(future), 'state', 'decided')
+      states[future] = f
     end
-    if UNDECIDED[state] or state == 'met' or state == 'queued' then return true end
+    local is_asking = UNDECIDED[f[1]] or f[1] == 'met' or f[1] == 'queued'
+    local is_late = is_asking and f[2] and redis.call('HEXISTS', keys.edges(future), id) == 0
+    if is_asking and not is_late then return true end
   end
   return false
 end

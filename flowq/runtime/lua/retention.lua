@@ -23,7 +23,7 @@ local function expire(job)
   local key = keys.job(job)
   local f = redis.call('HMGET', key, 'origin', 'status', 'result_ttl', 'failure_ttl',
     'flowq_blocks', 'flowq_future', 'flowq_run', 'flowq_outcome')
-  if not f[1] or f[7] or futures.is_wanted(f[5]) then return end
+  if not f[1] or f[7] or futures.is_wanted(f[5], job) then return end
   local ttl, registry
   if f[2] == 'finished' then
     ttl, registry = tonumber(f[3] or RESULT_TTL_S), ':finished:'

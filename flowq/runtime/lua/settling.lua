@@ -141,7 +141,7 @@ function account_for(id, outcome, reason, facts, took_ms)
   if run or outcome == 'deleted' or outcome == 'expired' then return end
   -- RQ sees to the others; a hash that a success makes anew after a delete has lost what it blocks.
   local is_ours = blocks or CALLED_OFF[outcome] or not job.exists
-  if is_ours and not futures.is_wanted(blocks) and not futures.will_retire(blocks) then
+  if is_ours and not futures.is_wanted(blocks, id) and not futures.will_retire(blocks) then
     later('expire:' .. id)
   end
 end
