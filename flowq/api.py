@@ -62,10 +62,13 @@ class Workflow(python.Workflow):
         return run(self, inputs)
 
 
+_CHOICES = ("only", "from_", "skip", "continue_from")
+
+
 def _refuse_options(verb: str, workflow: Spec, inputs: Mapping[str, Any]) -> None:
     """Refuse an option of `flowq.run` that is given as an input. Errors: UsageError."""
     declared = {each.name for each in workflow.inputs}
-    for name in ("timeout", "connection", "imports", "labels", "only", "from_", "skip"):
+    for name in (*("timeout", "connection", "imports", "labels"), *_CHOICES):
         if name in inputs and name not in declared:
             raise UsageError(
                 f"the keywords of {verb}() are inputs, and {workflow.name} has no input {name!r}; "
@@ -106,6 +109,7 @@ def submit(
     only: str | Iterable[str] = (),
     from_: str | Iterable[str] = (),
     skip: str | Iterable[str] = (),
+    continue_from: Run | str | None = None,
 ) -> Run:
     """Check a workflow and its inputs, submit a run, and return it; it needs this process no more.
 
@@ -117,16 +121,32 @@ def submit(
     A part of the workflow runs: the jobs that `only` names, those that `from_` names and everything
     after them, but not those that `skip` names; each is a name or several. What is left out is
     skipped, and jobs under `finally` run unless they are skipped by name.
+    The run continues an ended run, `continue_from`: it keeps the jobs that have succeeded there,
+    whose declaration and inputs are the same, and that wait only for such jobs. All others run,
+    and those that `from_` names. Inputs that are not given, and labels, are those of that run.
     Errors: WorkflowInvalid, also for the inputs; WorkflowNotFound; UsageError if no connection is
-    found, for unknown jobs, and for a part in which a job reads the result of one that is left out;
+    found, for unknown jobs, for a part in which a job reads the result of one that is left out, and
+    if all jobs would be kept; RunNotFound, and WrongState for a run that cannot be continued;
     ServerUnavailable for a URL; those of the redis client.
     """
     found = get_connection(connection)
     from flowq.selecting import make_selection  # noqa: PLC0415 - imports the expressions
 
     part = make_selection(only, from_, skip)
-    plan = make_plan(workflow, inputs, imports=imports, labels=labels, selection=part)
+    before = None if continue_from is None else find_before(continue_from, found)
+    plan = make_plan(
+        workflow, inputs, imports=imports, labels=labels, selection=part, before=before
+    )
     return submit_plan(plan, found)
+
+
+def find_before(run: Run | str, connection: Redis) -> Run:
+    """Return the run that is continued, on the server of the new one. Errors: RunNotFound."""
+    from flowq import client  # noqa: PLC0415 - imports RQ
+
+    if not isinstance(run, str) and not hasattr(run, "run_id"):
+        raise UsageError(f"continue_from takes a run, or the id of one, not {run!r}")
+    return client.get_run(run if isinstance(run, str) else run.run_id, connection)
 
 
 def submit_plan(plan: Plan, connection: Redis) -> Run:
@@ -145,8 +165,9 @@ def make_plan(
     imports: bool = True,
     labels: Mapping[str, str] | None = None,
     selection: Selection | None = None,
+    before: Run | None = None,
 ) -> Plan:
-    """Return the plan of a run. Needs no server. Errors: those of `submit`."""
+    """Return the plan of a run. Needs no server, unless it continues a run. Errors: `submit`'s."""
     from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
 
     if not isinstance(inputs, Mapping | None):
@@ -155,9 +176,18 @@ def make_plan(
         )
     spec = as_spec(workflow, imports=imports)
     own_script.refuse_unguarded(_list_calls(spec))
-    return compiling.compile_plan(
-        spec, inputs, imports=imports, warn=_warn, labels=labels, selection=selection
-    )
+    if before is None:
+        return compiling.compile_plan(
+            spec, inputs, imports=imports, warn=_warn, labels=labels, selection=selection
+        )
+    from flowq.continuing import plan_continuation  # noqa: PLC0415 - rarely needed
+
+    again = selection.from_ if selection else ()
+    if selection and (selection.only or selection.skip):
+        raise UsageError("a run that continues another one has no `only` and no `skip`")
+    return plan_continuation(
+        before, spec, inputs, again=again, imports=imports, warn=_warn, labels=labels
+    ).plan
 
 
 def _list_calls(workflow: Spec) -> Iterator[str]:
@@ -193,6 +223,7 @@ def run(
     only: str | Iterable[str] = (),
     from_: str | Iterable[str] = (),
     skip: str | Iterable[str] = (),
+    continue_from: Run | str | None = None,
 ) -> Run:
     """Submit a run as `submit` does, wait for its end as `Run.wait` does, and return it.
 
@@ -209,6 +240,7 @@ def run(
         only=only,
         from_=from_,
         skip=skip,
+        continue_from=continue_from,
     )
     submitted.wait(timeout)
     return submitted

@@ -20,7 +20,7 @@ from flowq.graph import Graph, build_graph
 from flowq.inputs import resolve_inputs
 from flowq.labels import add_labels, check_labels
 from flowq.pictures.stored import make_source
-from flowq.plan import Plan
+from flowq.plan import Continued, Plan, Source
 from flowq.planner import make_plan
 from flowq.selecting import Selection, select
 from flowq.spec import Workflow
@@ -77,13 +77,15 @@ def compile_plan(
     labels: Mapping[str, str] | None = None,
     due_at: str = "",
     selection: Selection | None = None,
+    keeping: Callable[[Graph, Source, Mapping[str, Any]], Continued] | None = None,
 ) -> Plan:
     """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
 
     `labels` are added to those of the workflow (`flowq.labels`). `due_at` is as in `Plan`. The
-    jobs that are not in the `selection` are left out. If there are only warnings, `warn` is called
-    with each of them.
-    Errors: WorkflowInvalid with all problems; UsageError for `labels`, and those of `select`.
+    jobs that are not in the `selection` are left out. `keeping` chooses what is kept of an earlier
+    run (`flowq.continuing`). If there are only warnings, `warn` is called with each of them.
+    Errors: WorkflowInvalid with all problems; UsageError for `labels`; those of `select` and
+    `keeping`.
     """
     more_labels = check_labels(labels)
     with collector_paused():
@@ -101,11 +103,12 @@ def compile_plan(
                 warn(problem)
         graph = select(graph, selection)
         plan = make_plan(graph, values, run_id or make_run_id(), due_at)
-        added = add_labels(plan.labels, more_labels)
-        return replace(plan, source=make_source(graph), labels=added)
+        added, source = add_labels(plan.labels, more_labels), make_source(graph)
+        continued = keeping(graph, source, values) if keeping else None
+        return replace(plan, source=source, labels=added, continued=continued)
 
 
-def make_run_id() -> str:
-    """Return a new run id: 12 of a–z and 0–9."""
+def make_run_id(length: int = RUN_ID_LENGTH) -> str:
+    """Return a new run id: so many of a–z and 0–9."""
     letters = string.ascii_lowercase + string.digits
-    return "".join(secrets.choice(letters) for _ in range(RUN_ID_LENGTH))
+    return "".join(secrets.choice(letters) for _ in range(length))

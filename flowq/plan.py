@@ -297,6 +297,18 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """The run that this one continues, and the names of the jobs whose ends it takes over.
+
+    Shape: `ended_at` tells this end of that run from one after a retry.
+    """
+
+    run_id: str
+    ended_at: str
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Make the run real: from here on, it continues without the submitter."""
 
@@ -320,7 +332,8 @@ class Plan:
     Shape: `order` has the job ids in topological order, for displays; it may be empty. `folders`
     are the folders of the workflow's files, which are importable during the run. `due_at` is the
     instant at which a schedule made the run due, in ISO 8601 in the schedule's time zone; of the
-    plans with the same `claim` only one can be committed.
+    plans with the same `claim` only one can be committed. `continued` is the run from which jobs
+    are kept, which are ended before the commit.
     """
 
     run_id: str
@@ -337,6 +350,7 @@ class Plan:
     labels: Mapping[str, str] = field(default_factory=dict)
     due_at: str = ""
     claim: str = ""
+    continued: Continued | None = None
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

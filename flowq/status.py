@@ -389,9 +389,9 @@ class RunStatus:
 class RunRecord:
     """What Redis keeps about a run beside its jobs. Units: instants are aware UTC.
 
-    `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if no user
-    did. `file`: the path of its workflow, if it was read from one; workflows with the same
-    declarations have the same `digest`. `due_at`: when its schedule made it due.
+    `queue`: its own one, or empty. `reason`: why it is canceled, if that was no user's wish.
+    `file`: the path of its workflow, if that was read from a file; those with the same declarations
+    have the same `digest`. `due_at`: when its schedule made it due. `continues`: the run before.
     """
 
     run_id: str
@@ -408,6 +408,7 @@ class RunRecord:
     digest: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     due_at: datetime | None = None
+    continues: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,11 +429,10 @@ class ApprovalDecision:
 class JobRecord:
     """A job as it was enqueued. `is_last`: nothing in its run comes after it.
 
-    `message` is what whoever approves it should read, `asks` the inputs that an approval gives,
-    and `decision` what was said. `queue` is what was declared, `origin` where
-    RQ has it: the run may have a queue of its own. `code` is a digest of what it last executed.
-    `blocks` has the ids of future jobs, with `!` behind those for which its failure does not count;
-    to one that `is_open` running jobs may add blockers.
+    `message` is what whoever approves it should read, `asks` the inputs that an approval gives, and
+    `decision` what was said. `queue` was declared, `origin` is where RQ has it. `code` is a digest
+    of what it last executed. `blocks` has the ids of future jobs, with `!` behind those for which
+    its failure does not count; to one that `is_open` running jobs may add blockers.
     """
 
     job_id: str

@@ -59,12 +59,19 @@ async def submit(
     only: str | Iterable[str] = (),
     from_: str | Iterable[str] = (),
     skip: str | Iterable[str] = (),
+    continue_from: Run | str | None = None,
 ) -> Run:
     """Do as `flowq.submit`. If it is canceled, the run is submitted as a whole or not at all."""
     bridge = bridge_to(connection)
     refuse_unusable(bridge)
     part = make_selection(only, from_, skip)
-    plan = api.make_plan(workflow, inputs, imports=imports, labels=labels, selection=part)
+    options: dict[str, Any] = {"imports": imports, "labels": labels, "selection": part}
+    if continue_from is None:
+        plan = api.make_plan(workflow, inputs, **options)
+    else:
+        given = continue_from._run if isinstance(continue_from, Run) else continue_from
+        before = await call(api.find_before, given, bridge)
+        plan = await call(api.make_plan, workflow, inputs, **options, before=before)
     try:
         return Run(await call(api.submit_plan, plan, bridge))
     except CancelledError:
@@ -86,6 +93,7 @@ async def run(
     only: str | Iterable[str] = (),
     from_: str | Iterable[str] = (),
     skip: str | Iterable[str] = (),
+    continue_from: Run | str | None = None,
 ) -> Run:
     """Do as `flowq.run`. If it is canceled, the run goes on."""
     submitted = await submit(
@@ -97,6 +105,7 @@ async def run(
         only=only,
         from_=from_,
         skip=skip,
+        continue_from=continue_from,
     )
     await submitted.wait(timeout)
     return submitted

@@ -42,7 +42,7 @@ def make_plan(
     inputs = read_inputs(workflow, given, inputs_file)
     with terminal.users_code():
         return compiling.compile_plan(
-            workflow, inputs, imports=imports, warn=_warn, labels=labels, selection=selection
+            workflow, inputs, imports=imports, warn=warn, labels=labels, selection=selection
         )
 
 
@@ -58,7 +58,8 @@ def checked_graph(target: str, selection: Selection | None = None) -> Graph:
     return select(build_graph(workflow), selection)
 
 
-def _warn(problem: Problem) -> None:
+def warn(problem: Problem) -> None:
+    """Print a warning about a workflow on standard error."""
     terminal.note(str(problem))
 
 

@@ -113,6 +113,7 @@ def _facts(report: RunReport) -> Iterator[str]:
         ("run", escaped(record.run_id)),
         ("file", escaped(record.file)),
         ("jobs", escaped(counts)),
+        ("continues", escaped(record.continues)),
         ("due", _instant(record.due_at)),
         ("submitted", _instant(record.created_at)),
         ("began", _instant(status.started_at)),

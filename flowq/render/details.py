@@ -72,6 +72,7 @@ def run_details(
     state = f"{record.state}: {record.reason}" if record.reason else record.state
     yield from _field("state", state, STYLE_BY_STATE.get(record.state, ""))
     yield from _field("file", record.file)
+    yield from _field("continues", f"run {record.continues}" if record.continues else "")
     yield from _field("due", record.due_at.isoformat() if record.due_at else "")
     yield from _field("submitted", _time_and_age(record.created_at, now))
     yield from _field("ended", _time_and_age(record.ended_at, now) if record.ended_at else "")

@@ -358,9 +358,10 @@ _NO_TIMES = dict.fromkeys(("submitted_at", "started_at", "ended_at", "duration_s
 
 
 def _times(record: RunRecord) -> dict[str, Any]:
-    """Return the times of a run; they include those before a retry of the run."""
+    """Return the times of a run, also those before a retry, and the run that it continues."""
     begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
     return {
+        **({"continues": record.continues} if record.continues else {}),
         **({"due_at": write_instant(record.due_at)} if record.due_at else {}),
         "submitted_at": write_instant(record.created_at),
         "started_at": write_instant(record.committed_at),
@@ -480,8 +481,15 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         **({"labels": dict(plan.labels)} if plan.labels else {}),
         **({"outputs": to_json(plan.outputs.template)} if plan.outputs else {}),
         **({"timeout_s": plan.timeout_s} if plan.timeout_s is not None else {}),
+        **_continued(plan),
         "operations": [_operation(operation) for operation in plan],
     }
+
+
+def _continued(plan: Plan) -> dict[str, Any]:
+    if plan.continued is None:
+        return {}
+    return {"continues": plan.continued.run_id, "kept": list(plan.continued.kept)}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:

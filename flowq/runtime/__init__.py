@@ -17,6 +17,7 @@ over_time.py    how the last runs of a workflow, and their jobs, have ended
 groups.py       add items, and the jobs of nested workflows, while a run runs
 schedules.py    the schedules that the server knows
 approvals.py    approve, reject, release; retry.py run again
+keeping.py      take over how jobs ended in an earlier run
 outputs.py      evaluates the outputs of a run; kept_outputs.py what is kept of them for commands
 event_log.py    reads the events of one run, or of all
 explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now

@@ -94,10 +94,11 @@ def submit(
 
     Errors: those of `Queue.enqueue`, after removing the staged run; RunNotFound if this process was
     suspended for longer than its lease, so the run was abandoned; WrongState if another run has the
-    plan's claim; redis-py's if the server refuses
-    or the connection is lost, with a note that names the run and says what has become of it.
+    plan's claim, or the run that it continues has changed; redis-py's if the server refuses or the
+    connection is lost, with a note that names the run and says what has become of it.
     """
-    from flowq.runtime.planned import add_planned, batches  # noqa: PLC0415 - readers add no jobs
+    from flowq.runtime.keeping import keep  # noqa: PLC0415 - readers add no jobs
+    from flowq.runtime.planned import add_planned, batches  # noqa: PLC0415
 
     refuse_while_importing()
     run_id = plan.run_id
@@ -107,10 +108,10 @@ def submit(
     try:
         _stage(plan, connection, retention_s, is_apart=is_apart, budget_bytes=budget_bytes)
         for enqueues in batches(plan.enqueues):
-            # Renewed before each batch: maintenance removes the run if this process is silent.
-            lease_until_s = read_clock(connection) + LEASE_S
-            connection.zadd(keys.STAGED, {run_id: lease_until_s}, xx=True)
+            _renew_lease(run_id, connection)
             add_planned(enqueues, run_id, connection)
+        if plan.continued is not None:
+            keep(plan, connection, lambda: _renew_lease(run_id, connection))
         is_committing, mode = True, "hold" if is_held else ""
         answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, mode)
         if answer == _CLAIMED:
@@ -136,6 +137,11 @@ def submit(
         raise
     if not is_held:
         do_or_leave_to_others(lambda: go(run_id, connection), connection)
+
+
+def _renew_lease(run_id: str, connection: Redis) -> None:
+    """Renew it before each batch: maintenance removes the run if its submitter is silent."""
+    connection.zadd(keys.STAGED, {run_id: read_clock(connection) + LEASE_S}, xx=True)
 
 
 def go(run_id: str, connection: Redis) -> None:
@@ -192,6 +198,7 @@ def _stage(
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
     record |= {"due_at": plan.due_at} if plan.due_at else {}
     record |= {"claim": plan.claim} if plan.claim else {}
+    record |= {"continues": plan.continued.run_id} if plan.continued else {}
     record |= fields_of_record(plan)
     labels = inherit_labels(plan.labels, connection)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
@@ -264,12 +271,13 @@ def _make_record(run_id: str, values: Any) -> RunRecord | None:
         digest=raw.get("digest", ""),
         labels=json.loads(raw.get("labels", "{}")),
         due_at=datetime.fromisoformat(raw["due_at"]) if "due_at" in raw else None,
+        continues=raw.get("continues", ""),
     )
 
 
 _FIELDS_OF_RUN = (
     *("workflow", "state", "held", "inputs", "created_at", "committed_at", "ended_at"),
-    *("folders", "queue", "late", "file", "digest", "labels", "due_at"),
+    *("folders", "queue", "late", "file", "digest", "labels", "due_at", "continues"),
 )
 
 
