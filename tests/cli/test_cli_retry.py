@@ -61,6 +61,41 @@ def test_a_retry_does_not_tell_again_what_happened_before(flowq: Flowq, folder: 
     assert [line for line in lines if "shut finished" in line]
 
 
+def test_retry_continues_with_an_edited_file_and_says_before_what_it_keeps(
+    flowq: Flowq, call: Call, folder: Path
+) -> None:
+    run_id = json.loads(flowq("run", "gate.yaml", "--json").stdout)["run"]
+    text = (folder / "gate.yaml").read_text()
+    (folder / "edited.yaml").write_text(text.replace("pass_gate", "say\n    with: {text: ah}"))
+    expected = [
+        f"keeps of run {run_id}: open",
+        "runs shut: its `call` has changed (edited.yaml:7:11)",
+        "runs after these: last",
+    ]
+    edited = ("--file", "edited.yaml")
+    assert call("retry", run_id, *edited, "--dry-run").out.splitlines() == expected
+    document = json.loads(call("retry", run_id, *edited, "--dry-run", "--json").out)
+    assert (document["continues"], document["kept"]) == (run_id, ["open"])
+
+    done = flowq("retry", run_id, *edited, "--json")
+    assert done.returncode == 0, done.stderr
+    said = [line.removeprefix("flowq: ") for line in done.stderr.splitlines()]
+    assert said[:3] == expected
+    document, new_id = json.loads(done.stdout), json.loads(done.stdout)["run"]
+    assert (document["continues"], document["status"]) == (run_id, "succeeded")
+    assert document["jobs"]["open"]["reason"] == f"kept from run {run_id}"
+    listed = json.loads(call("runs", "--json").out)["runs"]
+    assert [run.get("continues") for run in listed] == [run_id, None]
+    assert f"continues run {run_id}" in call("show", new_id).out
+
+    vain = call("retry", new_id, *edited)
+    assert (vain.code, vain.out) == (2, "")
+    assert f"no job would run: all that run {new_id} has done is kept" in vain.err
+    refused = call("retry", run_id, "-i", "size=3")
+    assert (refused.code, refused.out) == (2, "")
+    assert "need --file" in refused.err
+
+
 def test_explain_names_what_holds_a_job(call: Call, connection: Redis, redis_url: str) -> None:
     queue = Queue(connection=connection)
     report = queue.enqueue("time.time", deferred=True, job_id="report")

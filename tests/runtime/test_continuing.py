@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -11,13 +12,17 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
+from rq.utils import as_text
 
+import flowq
+from flowq import aio
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
 from flowq.continuing import plan_continuation
-from flowq.errors import WrongState
+from flowq.errors import RunNotFound, UsageError, WrongState
 from flowq.runtime import keys
 from flowq.runtime.maintenance import examine, tidy
 from tests.reading import parse_workflow
@@ -252,10 +257,10 @@ def test_what_is_kept_is_as_if_it_had_run_here(
     ],
 )
 def test_a_run_that_cannot_be_continued_is_refused(
-    failed: Callable[[], Failed], connection: Redis, break_it: dict[str, str], message: str
+    failed: Callable[[], Failed], connection: Redis, break_it: Mapping[Any, Any], message: str
 ) -> None:
     begun = failed()
-    connection.hset(keys.run(begun.run.run_id), mapping=break_it)
+    connection.hset(keys.run(begun.run.run_id), mapping=dict(break_it))
     with pytest.raises(WrongState, match=message):
         plan_continuation(begun.run, parse_workflow(begun.edited, "w.yaml"))
 
@@ -281,11 +286,12 @@ def test_a_job_without_a_result_runs_again(failed: Callable[[], Failed], connect
 class Counting(Redis):
     """Does something before its n-th command, or round trip."""
 
-    at, sent, act = -1, 0, staticmethod(lambda: None)
+    at, sent = -1, 0
+    act: Callable[[], object] = staticmethod(lambda: None)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         self.count()
-        return super().execute_command(*args, **options)
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         self.count()
@@ -303,7 +309,7 @@ def arm(at: int, act: Callable[[], object]) -> None:
 
 
 def leftovers(connection: Redis, run_id: str) -> list[str]:
-    return [key.decode() for key in connection.keys("*") if run_id in key.decode()]
+    return [key for key in map(as_text, connection.keys("*")) if run_id in key]
 
 
 def test_a_submitter_that_dies_leaves_nothing_half_done(
@@ -362,3 +368,44 @@ def test_a_run_that_is_taken_away_meanwhile_is_refused_as_a_whole(
         if Counting.at > 0:
             break
     assert ends == {"refused", "kept"}
+
+
+# Programs ----------------------------------------------------------------------------------------
+
+
+def test_a_program_continues_a_run(
+    failed: Callable[[], Failed], connection: Redis, redis_url: str, work: Work, tmp_path: Path
+) -> None:
+    begun, file = failed(), tmp_path / "edited.yaml"
+    file.write_text(begun.edited)
+    run = flowq.submit(file, continue_from=begun.run, connection=connection)
+    work()
+    assert run.wait(60)
+    assert kept(run) == {
+        "first",
+        "note",
+        "ask",
+        "each(list)",
+        "each[0]",
+        "each[1]",
+    }
+    asked = flowq.submit(file, continue_from=run.id, from_="each", connection=connection)
+    assert kept(asked) == {"first", "note", "ask"}
+    work()
+
+    async def submit_soon() -> str:
+        async with AsyncRedis.from_url(redis_url) as client:
+            before = await aio.get_run(asked.id, connection=client)
+            soon = {"count": 3}
+            return (await aio.submit(file, soon, continue_from=before, connection=client)).id
+
+    again = Run(asyncio.run(submit_soon()), connection)
+    work()
+    assert (again.outputs(), kept(again)) == ({"all": [[0, 1, 2], 7]}, {"note", "ask"})
+
+    with pytest.raises(UsageError, match="continues another one has no `only` and no `skip`"):
+        flowq.submit(file, continue_from=run, skip="note", connection=connection)
+    with pytest.raises(UsageError, match="continue_from takes a run, or the id of one, not 3"):
+        flowq.submit(file, continue_from=3, connection=connection)  # type: ignore[arg-type]
+    with pytest.raises(RunNotFound):
+        flowq.submit(file, continue_from="nobody", connection=connection)
