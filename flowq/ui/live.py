@@ -233,7 +233,6 @@ class Live:
         self.max_viewers = max_viewers
         self._connection = connection
         self._lock = threading.Lock()
-        self._is_closed = False
 
     @property
     def viewer_count(self) -> int:
@@ -243,10 +242,10 @@ class Live:
     def join(self, run_id: str, viewer: Viewer) -> Follower:
         """Return the follower of a run, which the viewer hears from now on.
 
-        Errors: TooManyViewers, also once everything is closed.
+        Errors: TooManyViewers.
         """
         with self._lock:
-            if self._is_closed or self.viewer_count >= self.max_viewers:
+            if self.viewer_count >= self.max_viewers:
                 raise TooManyViewers
             found = self.followers.get(run_id)
             if found is None or found.closed_as:
@@ -263,12 +262,6 @@ class Live:
         with self._lock:
             follower.viewers.discard(viewer)
             follower.left_at = time.monotonic()
-
-    def close(self) -> None:
-        """End all streams at once, and accept no others. From any thread, or a signal handler."""
-        self._is_closed = True
-        for follower in tuple(self.followers.values()):
-            follower.close()
 
     def _may_end(self, follower: Follower) -> bool:
         """Whether a follower has had no viewers for a while; or it has ended, and is forgotten."""

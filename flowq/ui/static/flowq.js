@@ -25,7 +25,6 @@ const CHUNK_MS = 30; // of work at a time
 const root = document.body.dataset.root || "";
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
-const clock = () => new Date().toTimeString().slice(0, 8);
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // What is invisible, or turns the direction of what is read, is spelled as on the server.
@@ -69,7 +68,7 @@ const troubles = new Map(); // what does not answer, and since when
 
 function note(what, text) {
 	if (!text) troubles.delete(what);
-	else if (!troubles.has(what)) troubles.set(what, `${text} since ${clock()}`);
+	else if (!troubles.has(what)) troubles.set(what, `${text} since ${new Date().toTimeString().slice(0, 8)}`);
 	let shown = find("#connection");
 	if (!shown) {
 		shown = make("div", { id: "connection", class: "connection", role: "status" });
@@ -286,6 +285,7 @@ class LiveRun {
 		source.onopen = () => {
 			this.retryMs = FIRST_RETRY_MS;
 			note("run", "");
+			note("server", "");
 		};
 		source.addEventListener("snapshot", (event) => this.take(event));
 		source.addEventListener("frame", (event) => this.take(event));
@@ -307,7 +307,6 @@ class LiveRun {
 
 	end({ status }) {
 		this.close();
-		note("server", "");
 		if (status === "removed") {
 			note("run", "this run is no longer kept");
 			return;
