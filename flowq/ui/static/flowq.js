@@ -1,7 +1,7 @@
 // Makes the pages of flowq live. Without it they are complete, and only their buttons do nothing.
 //
-// [data-live=RUN] is kept current by events, [data-refresh] by reading the page again, form.act is
-// sent as JSON, pre[data-log] grows. What others have written is only ever set as text.
+// [data-live=RUN] is kept current by events, a page with [data-refresh] by reading it again, form.act
+// is sent as JSON, pre[data-log] grows. What others have written is only ever set as text.
 
 const GLYPHS = {
 	deferred: "○", scheduled: "◷", queued: "◌", started: "▶", finished: "✓", failed: "✗", tolerated: "!",
@@ -189,7 +189,7 @@ async function keepFresh() {
 		const began = performance.now();
 		try {
 			const page = await readPage();
-			takeOver(page, "[data-refresh]");
+			takeOver(page, "main");
 			[failed, took] = [0, performance.now() - began];
 			note("page", "");
 		} catch (error) {

@@ -69,7 +69,7 @@ def test_a_page_follows_a_run_and_nothing_moves_under_the_pointer(
 ):
     gate = tmp_path / "gate"
     submit_run(connection, gate)
-    page = open_page(f"/runs/{RUN}")
+    page, now = open_page(f"/runs/{RUN}"), open_page("/now")
     page.evaluate("window.loaded = 'once'")
     row = page.locator("[aria-label=Jobs] tr[data-key=ship] th a")
     row.hover()
@@ -84,6 +84,7 @@ def test_a_page_follows_a_run_and_nothing_moves_under_the_pointer(
     assert "2 failed" in page.title()
     shows(page, "[data-announce]:not(:empty)")
     shows(page, "details", "Traceback")  # which no frame has: the page has read itself again
+    shows(now, "tbody tr", "talks")  # a list that was empty
     gate.touch()
     Run(RUN, connection).approve("ship", by="ada")
     shows(page, "[data-status] [data-state=failed]")
