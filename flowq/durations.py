@@ -73,6 +73,22 @@ def write_pause(value: object) -> str:
     return pause.isoformat() if isinstance(pause, datetime) else write_seconds(pause)
 
 
+_RATE = re.compile(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)?\s*(ms|[smhd])\s*")
+
+
+def parse_rate(text: str) -> tuple[int, float]:
+    """Return how many times in how many seconds: `10/m`, `100/15m`.
+
+    Errors: ValueError, with a message for the user, for anything else.
+    """
+    found = _RATE.fullmatch(text)
+    count = int(found[1]) if found else 0
+    seconds = float(Decimal(found[2] or 1) * SECONDS_BY_UNIT[found[3]]) if found else 0
+    if not count or not 0 < seconds <= MAX_S:
+        raise ValueError(f"{text!r:.80} is not a rate")
+    return count, _shortest(seconds)
+
+
 MAX_S = 3_650 * 86_400
 """The longest duration anywhere, in seconds."""
 

@@ -28,6 +28,7 @@ from flowq.spec import (
     ForEach,
     Options,
     Poll,
+    Rate,
     Retry,
     Shell,
     Tolerance,
@@ -96,12 +97,15 @@ class Slot:
     """A slot that a job takes of a `max_parallel`.
 
     Shape: `limit` is `group:ID`, or `future:ID` for the join of a nested workflow with its own
-    `max_parallel`. `holder` is the join that has the slot for all jobs of its workflow, from the
-    first queued job to the join's own end; "" if the job itself has it.
+    `max_parallel`, or a limit across runs: `shared:NAME` or `rate:NAME`, the name quoted as in a
+    URL. `holder` is the join that has the slot for all jobs of its workflow, from the
+    first queued job to the join's own end; "" if the job itself has it. `most` is the maximum of a
+    limit across runs: `3`, or the starts and the seconds of a rate, `10/60`.
     """
 
     limit: str
     holder: str = ""
+    most: str = ""
 
     def __str__(self) -> str:
         return f"{self.limit}={self.holder}" if self.holder else self.limit
@@ -149,6 +153,8 @@ class Enqueue(Options):
     the job reads; a job that `refuses_secrets` must not return any.
     `branch` has the conditions of a branch, which are part of `if_`, and why each is false.
     In a template of items, `settings` has the settings that the item decides (`flowq.settings`).
+    `concurrency` and `rate` are limits across runs; of a workflow that is a job, the job that
+    starts it and its join have them.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -186,6 +192,8 @@ class Enqueue(Options):
     settings: Mapping[str, str] = field(default_factory=dict)
     branch: Mapping[str, str] = field(default_factory=dict)
     poll: Poll | None = None
+    concurrency: Concurrency | None = None
+    rate: Rate | None = None
 
 
 FLAT_FIELDS = (

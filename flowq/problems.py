@@ -76,6 +76,7 @@ BAD_RETRY_CAUSE = _register(
     "FQ126", "`on` and `never_on` name exception classes and exit codes", "declare"
 )
 BAD_LABEL = _register("FQ131", "Labels are few, and short lines of text", "declare", "planner")
+BAD_RATE = _register("FQ132", "A rate is so many starts in a time: 10/m", "declare")
 
 # The graph ----------------------------------------------------------------------------------------
 

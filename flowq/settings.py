@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from flowq.declare.job_shapes import RETRIES_MAX as MAX_SHAPE
-from flowq.declare.keys import JOB, RETRIES_MAX
+from flowq.declare.keys import JOB, PARTS, RETRIES_MAX, TEXT_PARTS
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import Unsettled
 from flowq.declare.values import Unreadable, to_node
 from flowq.errors import Problem, Where, WorkflowInvalid
-from flowq.expressions import evaluate, find_references
+from flowq.expressions import evaluate, find_references, write
 from flowq.plan import Enqueue, Join, Start
 from flowq.problems import BAD_SETTING
 from flowq.spec import (
@@ -90,7 +89,14 @@ def settle(
 def _with_value(spec: Spec, word: str, value: Any) -> Spec:
     if word == RETRIES_MAX:
         return replace(spec, retries=replace(spec.retries or Retry(0), max=value))
+    if word in PARTS:
+        return replace(spec, **_with_part(spec, word, value))
     return replace(spec, **{JOB.keys[word].attribute: value})
+
+
+def _with_part(spec: Any, word: str, value: Any) -> dict[str, Any]:
+    key, part = word.split(".")
+    return {key: replace(getattr(spec, key), **{part: value})}
 
 
 def find_value(
@@ -106,6 +112,8 @@ def find_value(
     not accept.
     """
     value = evaluate(template, inputs=inputs, scope=scope)
+    if word in TEXT_PARTS and isinstance(value, int | float):
+        value = write(value, template)
     problem = explain(word, template, owner, value)
     if problem is not None:
         raise WorkflowInvalid([problem])
@@ -130,7 +138,7 @@ def explain(word: str, template: str, owner: str, value: Any) -> Problem | None:
 
 
 def _read(word: str, value: Any, problems: Problems, label: str = "") -> Any:
-    shape = MAX_SHAPE if word == RETRIES_MAX else JOB.keys[word].shape
+    shape = PARTS[word][0] if word in PARTS else JOB.keys[word].shape
     found = shape.read(label or word, to_node(value, _NOWHERE), problems)
     assert not isinstance(found, Unsettled)  # a text of a program is no template
     return found
@@ -166,3 +174,5 @@ def _fields(bound: Enqueue, word: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield "does", replace(does, retries=replace(does.retries or Retry(0), max=value))
     elif word == RETRIES_MAX and not isinstance(does, Start):
         yield "retries", replace(bound.retries or Retry(0), max=value)
+    elif word.startswith("concurrency.") or (word.startswith("rate.") and bound.rate is not None):
+        yield from _with_part(bound, word, value).items()

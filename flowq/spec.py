@@ -281,10 +281,28 @@ class Schedule:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most one run of a group at a time. `group` may contain expressions over inputs."""
+    """At most `limit` runs, or jobs across all runs, of a group at a time.
+
+    Shape: the `group` of runs may contain expressions over inputs; that of a job is fixed text, and
+    "" while it is a setting.
+    """
 
     group: str
     cancel_in_progress: bool = False
+    limit: int = 1
+
+
+@reads_older_pickles
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most so many starts of jobs in each period, across all runs.
+
+    Shape: `limit` is `10/m` (`flowq.durations.parse_rate`). Jobs with the same `group` count
+    together; "" is a group of the job alone.
+    """
+
+    limit: str
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,7 +345,7 @@ class JobSpec(Options):
     `finally`: it runs when all other jobs have ended. `settings` has the templates of the keys that
     are written as expressions (`queue`, `retries.max`); their fields are those of absent keys until
     `flowq.settings` evaluates them. `else_` has the jobs that run if `if_` is false, or `PASS_ON`
-    alone, for none.
+    alone, for none. Of a group, `concurrency` and `rate` are those of each item.
     """
 
     name: str
@@ -358,6 +376,8 @@ class JobSpec(Options):
     else_: tuple[str, ...] = ()
     sleep: str | None = None
     poll: Poll | None = None
+    concurrency: Concurrency | None = None
+    rate: Rate | None = None
 
 
 @reads_older_pickles

@@ -16,6 +16,8 @@ _TYPE_BY_SETTING = {
     "queue": Input("queue", "str"),
     "max_parallel": Input("max_parallel", "int"),
     "retries.max": Input("retries.max", "int"),
+    "concurrency.limit": Input("concurrency.limit", "int"),
+    "rate.limit": Input("rate.limit", "str"),
 }
 
 

@@ -56,7 +56,7 @@ def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         nested = workflow.workflows.get(job.workflow)
         if nested is not None and nested.concurrency is not None:
             message = f"job {job.name} ignores the `concurrency` of {nested.name}"
-            hint = "it applies to runs: set it in the workflow that is run"
+            hint = "it applies to runs: write `concurrency` at the job that runs it"
             where = workflow.places.find("jobs", job.name, "workflow")
             yield Problem(CONCURRENCY_OF_NESTED, message, where, hint, severity="warning")
 

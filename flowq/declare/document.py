@@ -229,6 +229,8 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
 
 
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
+    if "rate_limit" in words:
+        words = {"rate": words["rate_limit"], **words}
     words, settings = take_settings(words)
     said = {_ATTRIBUTE_BY_KEY[word]: words[word] for word in words if word in _ATTRIBUTE_BY_KEY}
     if "blocked_by" in words:

@@ -29,6 +29,7 @@ _WITH_HANDLES = frozenset(
     {
         *("with", "env", "cwd", "for_each", "matrix", "include", "exclude"),
         *("queue", "timeout", "max_parallel", "retries", "continue_on_error"),
+        *("concurrency", "rate"),
     }
 )
 _RESERVED = ("if", "else", "with", "finally")

@@ -28,7 +28,10 @@ IN_A_JOB: Mapping[str, str] = {
     "services": _QUEUE,
     "permissions": "leave it out",
     "environment": "write `approval: true` for a job that needs an approval, or `env`",
-    "concurrency": "it belongs to the workflow; for the jobs of a group, write `max_parallel`",
+    "synchronization": "write `concurrency: NAME`, or {group: NAME, limit: 3}",
+    "mutex": "write `concurrency: NAME`",
+    "semaphore": "write `concurrency: {group: NAME, limit: 3}`",
+    "pool": "write `concurrency: {group: NAME, limit: 3}`",
     "secrets": "name each where it is used: `env: {KEY: ${{ secrets.KEY }}}`",
     "outputs": "other jobs read what the function returns as jobs.NAME.result",
     "args": _ARGUMENTS,
@@ -63,7 +66,10 @@ IN_A_JOB: Mapping[str, str] = {
     ),
 }
 
-IN_CONCURRENCY: Mapping[str, str] = {"cancel-in-progress": "write `cancel_in_progress`"}
+IN_CONCURRENCY: Mapping[str, str] = {
+    "cancel-in-progress": "write `cancel_in_progress`",
+    "max_runs": "write `limit`",
+}
 
 IN_DEFAULTS: Mapping[str, str] = {
     "timeout-minutes": "write `timeout: 10m`",

@@ -14,9 +14,14 @@ from typing import Any
 
 from flowq.declare import foreign
 from flowq.declare import job_shapes as job
+from flowq.declare.limits import (
+    CONCURRENCY_OF_JOBS,
+    CONCURRENCY_OF_RUNS,
+    GROUP,
+    RATE,
+    RATE_LIMIT,
+)
 from flowq.declare.matrices import COMBINATIONS, MATRIX
-from flowq.declare.nodes import MapNode, Node, ScalarNode
-from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
     ARGUMENTS,
     DESCRIPTION,
@@ -25,37 +30,33 @@ from flowq.declare.shapes import (
     FLAG,
     POSITIVE,
     TEMPLATE,
-    TEXT,
     TIMEOUT,
     Key,
     Shape,
     Unsettled,
     Vocabulary,
     choice,
-    either,
-    find_meant,
     or_expression,
     read_node,
-    read_template,
 )
 from flowq.declare.workflow_shapes import LABELS, SCHEDULES
-from flowq.problems import MISSING_KEY
-from flowq.spec import Concurrency, Defaults, Retry
+from flowq.spec import Defaults
 
 RETRIES_MAX = "retries.max"
-"""The only part of a key that may be an expression."""
+PARTS: Mapping[str, tuple[Shape, Any]] = {
+    RETRIES_MAX: (job.RETRIES_MAX, 0),
+    "concurrency.group": (GROUP, ""),
+    "concurrency.limit": (POSITIVE, 1),
+    "rate.limit": (RATE_LIMIT, ""),
+    "rate.group": (GROUP, ""),
+}
+"""The parts of keys that may be expressions: their shapes, and what stands for one until then."""
 
+_MAIN_PART = {"retries": "max", "concurrency": "group", "rate": "limit"}
+"""The part that a key has if it is written as one value."""
 
-def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency | None:
-    if isinstance(node, ScalarNode):
-        text = read_template(label, node, problems)
-        return None if text is None else Concurrency(text)
-    words = CONCURRENCY.read(label, node, problems) or {}
-    is_missing = isinstance(node, MapNode) and "group" not in node.node_by_key
-    if is_missing and "group" not in find_meant(node, CONCURRENCY):
-        hint = "runs with the same text run one after the other"
-        problems.add(MISSING_KEY, node, f"{label} has no `group`", hint)
-    return Concurrency(**{"group": "", **CONCURRENCY.to_fields(words)})
+TEXT_PARTS = frozenset({"concurrency.group", "rate.group"})
+"""The settings whose values are texts, whatever an expression gives."""
 
 
 def to_defaults(words: Mapping[str, Any]) -> Defaults:
@@ -84,23 +85,30 @@ def take_settings(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
     Shape: the template of a part of a key is under `retries.max`.
     """
     fixed, settings = dict(words), {}
-    retries = fixed.get("retries")
-    if isinstance(retries, Retry) and isinstance(retries.max, Unsettled):
-        settings[RETRIES_MAX] = retries.max.template
-        fixed["retries"] = replace(retries, max=0)
+    for path, (_, unsettled) in PARTS.items():
+        word, part = path.split(".")
+        found = getattr(fixed.get(word), part, None)
+        if isinstance(found, Unsettled):
+            settings[path] = found.template
+            fixed[word] = replace(fixed[word], **{part: unsettled})
     for word, value in words.items():
         if isinstance(value, Unsettled):
             del fixed[word]
-            settings[RETRIES_MAX if word == "retries" else word] = value.template
+            settings[f"{word}.{_MAIN_PART[word]}" if word in _MAIN_PART else word] = value.template
     return fixed, settings
 
 
 def write_settings(said: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, Any]:
     """Return values by key together with the templates of settings, in the order of the table."""
-    whole = {**said, **settings}
-    if (most := whole.pop(RETRIES_MAX, None)) is not None:
-        retries = said.get("retries")
-        whole["retries"] = {**retries, "max": most} if isinstance(retries, dict) else most
+    whole = dict(said)
+    for path, template in settings.items():
+        word, _, part = path.partition(".")
+        if not part:
+            whole[word] = template
+            continue
+        main, value = _MAIN_PART[word], whole.get(word, {})
+        parts = {**(value if isinstance(value, dict) else {main: value}), part: template}
+        whole[word] = template if parts.keys() == {main} else parts
     return {word: whole[word] for word in JOB.keys if word in whole}
 
 
@@ -404,6 +412,25 @@ JOB = Vocabulary(
             attribute="queue",
             not_for=_OF_SINGLE_JOBS,
         ),
+        "concurrency": Key(
+            CONCURRENCY_OF_JOBS,
+            "So many jobs with the same group run at the same time (default: 1), in all runs.",
+            ("deploy", {"group": "shop-${{ inputs.shop }}", "limit": 3}),
+            attribute="concurrency",
+            not_for=_NOT_ASLEEP,
+            not_shared="it is about one job: write it there",
+        ),
+        "rate": Key(
+            RATE,
+            "So many starts in each second, minute or hour, in all runs.",
+            ("10/m", {"limit": "100/h", "group": "mail-server"}),
+            attribute="rate",
+            not_for=_NOT_ASLEEP,
+            not_shared="it is about one job: write it there",
+        ),
+        "rate_limit": Key(
+            RATE, "The same as `rate`.", not_shared="it is about one job: write it there"
+        ),
         "at_front": Key(
             FLAG, "Enter the queue at the front.", attribute="at_front", not_for=_OF_SINGLE_JOBS
         ),
@@ -419,22 +446,6 @@ DEFAULTS = Vocabulary(
         **{word: key.not_shared for word, key in JOB.keys.items() if key.not_shared},
     },
     of=" of defaults",
-)
-
-CONCURRENCY = Vocabulary(
-    "concurrency",
-    {
-        "group": Key(
-            TEMPLATE, "Runs with the same text run one after the other.", attribute="group"
-        ),
-        "cancel_in_progress": Key(
-            FLAG,
-            "A new run cancels the running one.",
-            attribute="cancel_in_progress",
-        ),
-    },
-    foreign=foreign.IN_CONCURRENCY,
-    required=("group",),
 )
 
 _OF_JOBS = {
@@ -472,9 +483,9 @@ WORKFLOW = Vocabulary(
             attribute="timeout_s",
         ),
         "concurrency": Key(
-            either(_read_concurrency, TEXT.schema, CONCURRENCY.schema(), write=CONCURRENCY.write),
-            "Run one after the other: all runs of this workflow with the same group.",
-            ({"group": "nightly", "cancel_in_progress": True},),
+            CONCURRENCY_OF_RUNS,
+            "So many runs with the same group run at the same time (default: 1); the others wait.",
+            ("nightly", {"group": "nightly", "limit": 3}),
             attribute="concurrency",
         ),
         "schedule": Key(

@@ -42,6 +42,9 @@ class CommonOptions(TypedDict, total=False):
     expires: str | float
     timeout: str | float | Handle
     retries: Any
+    concurrency: Any
+    rate: Any
+    rate_limit: Any
 
 
 class RunOptions(CommonOptions, total=False):

@@ -23,7 +23,7 @@ from flowq.declare.handles import (
     to_template,
 )
 from flowq.declare.input_shapes import write_input
-from flowq.declare.keys import WORKFLOW, write_defaults
+from flowq.declare.keys import JOB, write_defaults
 from flowq.declare.nodes import MAX_DIGITS, ListNode, MapNode, Node, ScalarNode, write_scalar
 from flowq.declare.problems import Problems
 from flowq.declare.retries import UnknownCause, read_cause
@@ -36,6 +36,7 @@ from flowq.spec import (
     Defaults,
     Input,
     InputType,
+    Rate,
     Retry,
     Schedule,
     Tolerance,
@@ -280,7 +281,8 @@ _PREPARE: Mapping[str, Callable[[Any], Any]] = {
     "inputs": _prepare_inputs,
     "defaults": _prepare_defaults,
     "schedule": _prepare_schedules,
-    "concurrency": _written(Concurrency, WORKFLOW.keys["concurrency"].shape.write),
+    "concurrency": _written(Concurrency, JOB.keys["concurrency"].shape.write),
+    "rate": _written(Rate, JOB.keys["rate"].shape.write),
 }
 
 

@@ -33,7 +33,8 @@ ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
     "exclude": frozenset({"inputs", "jobs"}),
     # Settings are known before their job is enqueued (`flowq.settings`).
     **dict.fromkeys(
-        ("queue", "timeout", "retries", "continue_on_error"), frozenset({"inputs"}) | _ITEM
+        ("queue", "timeout", "retries", "continue_on_error", "concurrency", "rate"),
+        frozenset({"inputs"}) | _ITEM,
     ),
     "max_parallel": frozenset({"inputs"}),
 }

@@ -28,13 +28,13 @@ from flowq.expressions import (
     evaluate,
     find_references,
     is_live,
-    needs_success,
     one_budget,
 )
 from flowq.graph import Graph, Uses, final_first
 from flowq.matrix import Leg, expand_matrix, is_open
 from flowq.plan import Call, Enqueue, Expansion, Group, Join, Nested, Sleep, Slot, Start
 from flowq.planner.filling import fill_in
+from flowq.planner.policies import find_policy, find_rate, tolerates_one
 from flowq.planner.portable import make_portable
 from flowq.planner.secrets import Secrets, find_secrets
 from flowq.problems import BAD_DURATION, BAD_MATRIX
@@ -45,7 +45,6 @@ from flowq.spec import (
     REFUSE,
     Approval,
     Block,
-    BlockerPolicy,
     ForEach,
     JobSpec,
     Matrix,
@@ -53,7 +52,6 @@ from flowq.spec import (
     Poll,
     Retry,
     Shell,
-    Tolerance,
     Workflow,
     options_of,
 )
@@ -236,7 +234,7 @@ class Frame:
         job = self._settled(job, scope)
         enqueue = self._declared(job, job_id, name, is_held, group, scope)
         if is_told_apart:
-            enqueue = replace(enqueue, is_tolerated=_tolerates_one(job.continue_on_error))
+            enqueue = replace(enqueue, is_tolerated=tolerates_one(job.continue_on_error))
         if not job.workflow:
             return [enqueue]
         nested = self._nested_by_name[job.workflow]
@@ -285,6 +283,7 @@ class Frame:
             scope={**enqueue.scope, "run": self.run},
             env={},
             branch={},
+            rate=None,
             **_OF_THE_START,
             secrets=self.secrets.all_of(job.name),
             description=f"outputs of {nested.name}",
@@ -354,7 +353,7 @@ class Frame:
             group_name=self.prefix + job.name if group else "",
             grows=bool(job.for_each and job.for_each.more),
             slots=(*self.slots, *own_slots),
-            is_tolerated=not group and _tolerates_one(job.continue_on_error),
+            is_tolerated=not group and tolerates_one(job.continue_on_error),
             approval=self._approval(job, scope),
             poll=self._poll(job, scope),
             timeout_s=defaults.timeout_s
@@ -363,6 +362,8 @@ class Frame:
             retries=self._retries(job),
             description=job.description or describe(job, kwargs, does),
             settings=job.settings,
+            concurrency=job.concurrency,
+            rate=find_rate(job, self.graph.workflow.name),
             **self._common(job),
             **self._needs(left),
         )
@@ -401,7 +402,7 @@ class Frame:
         return {
             **options_of(job),
             "blocks": self._blocks(job.name),
-            "on_blocker_failure": _policy_of(job),
+            "on_blocker_failure": find_policy(job),
             "queue": job.queue or self.graph.workflow.defaults.queue,
             "inside": self.join_id,
             "ended_of": self._own_finals[0] if job.is_final else "",
@@ -571,7 +572,7 @@ class Frame:
             return ""
 
 
-_SETTINGS = frozenset({"queue", "timeout", "retries", "continue_on_error"})
+_SETTINGS = frozenset({"queue", "timeout", "retries", "continue_on_error", "concurrency", "rate"})
 _PAUSES = frozenset({"sleep", "poll"})
 _OF_A_JOB = (
     frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"}) | _SETTINGS | _PAUSES
@@ -583,18 +584,7 @@ _OF_THE_START: dict[str, Any] = dict.fromkeys(
     ("cwd", "if_", "approval", "expires_s", "start_when", "cancel_rest")
 )
 _NO_GROUP = ForEach(())
-_ALL = 100  # percent
 
 
 def _is_group(job: JobSpec) -> bool:
     return job.for_each is not None or job.matrix is not None
-
-
-def _tolerates_one(tolerance: Tolerance | None) -> bool:
-    return tolerance is not None and (bool(tolerance.count) or tolerance.percent == _ALL)
-
-
-def _policy_of(job: JobSpec) -> BlockerPolicy:
-    if job.on_blocker_failure is not None or job.start_when is not None:
-        return job.on_blocker_failure or "run"  # `start_when` decides about failures itself
-    return "skip" if job.if_ is None or needs_success(as_template(job.if_)) else "run"

@@ -20,7 +20,8 @@ approvals.py    approve, reject, release; retry.py run again
 keeping.py      take over how jobs ended in an earlier run
 outputs.py      evaluates the outputs of a run; kept_outputs.py what is kept of them for commands
 event_log.py    reads the events of one run, or of all
-explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now
+explain.py      why a job has not run; limits.py who has a slot of a limit across runs
+results.py      how jobs ended; wip.py what runs now
 tracing.py      the trace context of a run, for OpenTelemetry
 counts.py       how many jobs of a run are in which state, and pages of a group's items
 listening.py    which workers are alive, and which queues have some

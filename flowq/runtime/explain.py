@@ -17,6 +17,7 @@ from flowq.durations import local_time
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
+from flowq.runtime.limits import find_wait, is_across_runs
 from flowq.runtime.listening import advise, find_alive, find_living, find_unattended, run_of
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
@@ -355,17 +356,19 @@ def find_hold(
 
     The reason's `kind` is "held" or "turn".
     """
-    fields = connection.hmget(keys.run(run_id), "held", "concurrency")
-    held, group = (as_text(raw) if raw else "" for raw in fields)
+    fields = connection.hmget(keys.run(run_id), "held", "concurrency", "concurrency_limit")
+    held, group, limit = (as_text(raw) if raw else "" for raw in fields)
     if held == "turn":
         line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
         before = tuple(line[: line.index(run_id)] if run_id in line else line)
         where = f"in the `concurrency` group {group}"
+        where += f" (limit {limit})" if limit not in ("", "1") else ""
         if not before:
             return Reason("turn", f"{subject} is the next one {where}", (), "it starts now")
         text = f"{subject} waits for its turn {where}, after {_name(before)}"
         cancel = commands.hint("cancel", before[0])
-        hint = f"it starts when these have ended; {cancel} ends the first one"
+        these = "these have ended" if limit in ("", "1") else "enough of these have ended"
+        hint = f"it starts when {these}; {cancel} ends the first one"
         return Reason("turn", text, (), hint)
     if held:
         return Reason("held", f"{subject} is held", (), commands.hint("release", run_id))
@@ -382,10 +385,25 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
         yield Reason("approval", text, (), f"{approve}{given}")
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")
-        if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
+        if is_across_runs(limit):
+            yield from _across_runs(limit, join_id or job_id, job, place)
+        elif connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
             holders = tuple(_in_order(map(as_text, connection.sscan_iter(keys.slots(limit)))))
             text = f"its max_parallel is used up by {place.name(holders)}"
             yield Reason("slot", text, holders, "it starts when one of them ends")
+
+
+def _across_runs(
+    limit: str, holder_id: str, job: Mapping[str, str], place: _Place
+) -> Iterator[Reason]:
+    wait = find_wait(limit, holder_id, job.get("flowq_most", ""), place.connection)
+    if wait is None:
+        return
+    hint = "it starts when its turn comes"
+    if wait.holders and (first := wait.holders[0]).run_id:
+        look = place.hint("explain", first.run_id, first.name)
+        hint = f"look at the first one: {look}"
+    yield Reason("slot", wait.text, tuple(each.job_id for each in wait.holders), hint)
 
 
 def _dependencies(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:

@@ -44,6 +44,12 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
                                 `group:<group>`, `run:<run>`, or `future:<join>`
     rq:flowq:1:waiting:<limit>  ZSET of the jobs that wait for a slot
+    rq:flowq:1:turns:<limit>    HASH: the turns of those that wait for a slot of a limit across runs
+                                (lua/slots.lua), `shared:<name>` or `rate:<name>`
+    rq:flowq:1:spent:<limit>    ZSET of the starts that count in a rate, by when they do no more
+    rq:flowq:1:shared:<name>    HASH: the maximum of a limit across runs; rq:flowq:1:rate:<name> of
+                                a rate
+    rq:flowq:1:rates            ZSET of the rates by when somebody has to look at them
     rq:flowq:1:behind:<join>    ZSET of the jobs of a nested workflow that wait with its join
     rq:flowq:1:concurrency:<group>  LIST of the runs of a `concurrency` group; the first runs
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
@@ -107,6 +113,7 @@ STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
 FUNCTIONS = f"{PREFIX}:flowq:{VERSION}:functions"
 WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
+RATES = f"{PREFIX}:flowq:{VERSION}:rates"
 MARKS = f"{PREFIX}:flowq:{VERSION}:marks"
 
 RUN_CLIENT = "flowq-run-"
@@ -312,6 +319,11 @@ def slots(limit: str) -> str:
 def waiting(limit: str) -> str:
     """The jobs that wait for a slot of a max_parallel."""
     return f"{PREFIX}:flowq:{VERSION}:waiting:{limit}"
+
+
+def spent(limit: str) -> str:
+    """The starts that count in a rate, by the epoch seconds at which they do no more."""
+    return f"{PREFIX}:flowq:{VERSION}:spent:{limit}"
 
 
 def concurrency(group: str) -> str:

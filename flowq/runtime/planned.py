@@ -17,18 +17,20 @@ import pickle
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from rq.serializers import PickleSerializer
 from rq.utils import get_call_string
 
 from flowq.commands.values import needs_references
-from flowq.durations import write_duration, write_seconds
+from flowq.durations import parse_rate, write_duration, write_seconds
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.matrix import is_open
-from flowq.plan import Call, Enqueue, Expansion, Group, Join, Sleep, Start
+from flowq.plan import Call, Enqueue, Expansion, Group, Join, Nested, Sleep, Slot, Start
 from flowq.runtime import keys
 from flowq.runtime.enqueueing import Own, Shape
 from flowq.runtime.holds import Hold, first_fields
@@ -43,6 +45,7 @@ from flowq.runtime.wire import (
     FIRST_FORMAT,
     HOLD_FORMAT,
     KEY,
+    LIMITS_FORMAT,
     PAUSES_FORMAT,
     QUOTED_VALUES_FORMAT,
     REFUSING_FORMAT,
@@ -204,10 +207,11 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "cwd": enqueue.cwd,
         "shell": _as_work(does) if isinstance(does, Shell) else None,
         "expansion": to_wire(does) if isinstance(does, Expansion) else None,
-        "nested": to_wire(does.nested) if isinstance(does, Start) else None,
+        "nested": to_wire(_nested_of(does, enqueue)) if isinstance(does, Start) else None,
         "stop_when": enqueue.stop_when,
         "sleep": does.time if isinstance(does, Sleep) else None,
         "poll": _as_polls(enqueue.poll) if enqueue.poll else None,
+        "rate": enqueue.rate is not None,  # older versions do not execute it then
         "grows": enqueue.grows,
         "secrets": list(enqueue.secrets),
         "message": enqueue.approval.message
@@ -255,6 +259,8 @@ def _needed_format(enqueue: Enqueue) -> int:
         return SETTINGS_FORMAT
     if _pauses(enqueue):
         return PAUSES_FORMAT
+    if enqueue.rate is not None or _adds_limits(enqueue):
+        return LIMITS_FORMAT
     if _has_quoted_values(enqueue):
         return QUOTED_VALUES_FORMAT
     if enqueue.refuses_secrets:
@@ -312,6 +318,21 @@ def _has_pauses(workflow: Workflow) -> bool:
     inside = workflow.workflows.values()
     own = any(job.sleep is not None or job.poll is not None for job in workflow.jobs)
     return own or any(map(_has_pauses, inside))
+
+
+def _adds_limits(enqueue: Enqueue) -> bool:
+    """Whether jobs that this one adds have limits across runs."""
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        return any(each.concurrency or each.rate or _adds_limits(each) for each in does.templates)
+    return isinstance(does, Start) and (
+        enqueue.concurrency is not None or _has_limits(does.nested.workflow)
+    )
+
+
+def _has_limits(workflow: Workflow) -> bool:
+    own = any(job.concurrency or job.rate for job in workflow.jobs)
+    return own or any(map(_has_limits, workflow.workflows.values()))
 
 
 def _as_polls(poll: Poll) -> dict[str, Any]:
@@ -395,6 +416,7 @@ def _as_work(shell: Shell) -> dict[str, Any]:
 def _fields(enqueue: Enqueue) -> dict[str, str]:
     """Return flowq's fields of the job's hash; `lua/common.lua` explains them."""
     does, approval, rounds = enqueue.does, enqueue.approval, _retries_of_workflow(enqueue)
+    limits = _limits(enqueue)
     expires = approval and (approval.expires_s or enqueue.expires_s)
     # Skip it if anything upstream went wrong, not only a direct blocker. Not the join of a nested
     # workflow, for which its start has checked this.
@@ -406,7 +428,9 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_group": enqueue.group,
         "flowq_nested": "1" if isinstance(does, Join) else "",
         "flowq_inside": enqueue.inside,
-        "flowq_slots": " ".join(map(str, enqueue.slots)),
+        "flowq_slots": " ".join(map(str, limits)),
+        "flowq_most": " ".join(f"{each.limit}={each.most}" for each in limits if each.most),
+        "flowq_supplants": "1" if _supplants(enqueue) else "",
         "flowq_expands": "1" if isinstance(does, _ADDING) else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
@@ -425,6 +449,34 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_asks": write_inputs(approval.inputs) if approval and approval.inputs else "",
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _limits(enqueue: Enqueue) -> tuple[Slot, ...]:
+    """Return the slots that a job takes, also of limits across runs.
+
+    A job inside of a workflow that has a slot of the same limit needs none of its own.
+    """
+    return tuple({each.limit: each for each in (*_across_runs(enqueue), *enqueue.slots)}.values())
+
+
+def _across_runs(enqueue: Enqueue) -> Iterator[Slot]:
+    if (one := enqueue.concurrency) is not None:
+        holder = enqueue.inside if isinstance(enqueue.does, Start) else ""
+        yield Slot(f"shared:{quote(one.group, safe='')}", holder, str(one.limit))
+    if enqueue.rate is not None:
+        count, seconds = parse_rate(enqueue.rate.limit)
+        most = f"{count}/{write_seconds(seconds)}"
+        yield Slot(f"rate:{quote(enqueue.rate.group, safe='')}", "", most)
+
+
+def _supplants(enqueue: Enqueue) -> bool:
+    return enqueue.concurrency is not None and enqueue.concurrency.cancel_in_progress
+
+
+def _nested_of(start: Start, enqueue: Enqueue) -> Nested:
+    """Return how a job adds those of a workflow, which share its slot of a limit across runs."""
+    shared = (each for each in _across_runs(enqueue) if each.holder)
+    return replace(start.nested, slots=(*start.nested.slots, *shared))
 
 
 def _retries_of_workflow(enqueue: Enqueue) -> Retry | None:

@@ -150,9 +150,10 @@ def go(run_id: str, connection: Redis) -> None:
     If the run waits in its `concurrency` group and its workflow says so, cancel the runs before it.
     """
     key = keys.run(run_id)
-    group, cancels, held = connection.hmget(key, "concurrency", "cancel_in_progress", "held")
+    fields = ("concurrency", "cancel_in_progress", "held", "concurrency_limit")
+    group, cancels, held, limit = connection.hmget(key, *fields)
     if group and cancels and held:
-        _cancel_before(run_id, as_text(group), connection)
+        _cancel_before(run_id, as_text(group), int(limit or 1), connection)
     finish(connection, f"run:{run_id}")
 
 
@@ -196,6 +197,7 @@ def _stage(
     if plan.concurrency is not None:
         record["concurrency"] = plan.concurrency.group
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
+        record["concurrency_limit"] = plan.concurrency.limit
     record |= {"due_at": plan.due_at} if plan.due_at else {}
     record |= {"claim": plan.claim} if plan.claim else {}
     record |= {"continues": plan.continued.run_id} if plan.continued else {}
@@ -217,9 +219,11 @@ def _stage(
         pipeline.execute()
 
 
-def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
+def _cancel_before(run_id: str, group: str, limit: int, connection: Redis) -> None:
+    """Cancel the oldest runs of a group, as many as there is no room for beside this one."""
     line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
-    for other in line[: line.index(run_id)] if run_id in line else ():
+    count = max(0, line.index(run_id) - limit + 1) if run_id in line else 0
+    for other in line[:count]:
         try:  # a run's own queue may have no workers, so `cancel` must not wait for its jobs
             is_apart = bool(get_record(other, connection).queue)
             cancel(other, connection, may_wait=not is_apart, by=f"run {run_id}")

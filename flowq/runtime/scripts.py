@@ -193,7 +193,7 @@ def is_missing(error: ResponseError) -> bool:
 
 
 _STEP_PARTS = (
-    *("attempts", "release", "workers", "executions", "watching", "retention"),
+    *("attempts", "release", "workers", "executions", "holders", "watching", "retention"),
     *("deadlines", "lifecycle", "rerun", "needless", "step"),
 )
 """`step` is last, because it reads the functions of the others when it is loaded."""

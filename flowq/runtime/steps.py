@@ -35,13 +35,16 @@ def finish(connection: Redis, *operations: str) -> list[str]:
     """Execute all steps of these operations (`lua/step.lua`), and of those that they start.
 
     Idempotent: other processes may execute steps of the same operation meanwhile. Returns the ids
-    of running jobs that a `cancel:` found; they need a stop command.
+    of running jobs that a `cancel:` found; they need a stop command. What others found gets it.
     """
     running: list[str] = []
     pending = deque(operations)
     while pending:
         made = step(connection, pending[0])
-        running += made.running
+        if made.what.startswith("cancel:"):
+            running += made.running
+        else:
+            stop(made.running, connection)
         pending.extend(made.begun)
         if not made.more:
             pending.popleft()

@@ -61,6 +61,8 @@ PAUSES_FORMAT = 4
 
 FIRST_FORMAT = 5
 """The format of a job with `start_when` that reads results, or of one that adds such jobs."""
+LIMITS_FORMAT = 4
+"""The format of a job with a rate, or of one that adds jobs with limits across runs."""
 
 KEY = "flowq"
 """The key of the format's number."""

@@ -109,7 +109,7 @@ class InProcessWorker(WorkerBase):
     def _queue_due(self, names: tuple[str, ...], with_scheduled: bool) -> bool:
         """Queue the earliest job, or round of a nested workflow, that is due or may be hurried."""
         found: list[tuple[float, str, str]] = []
-        for key in (*map(keys.scheduled, names), keys.ROUNDS):
+        for key in (*map(keys.scheduled, names), keys.ROUNDS, keys.RATES):
             last = len(self._hurried)  # none of these may be hurried any more
             first: Any = self.connection.zrange(key, 0, last, withscores=True)
             due = ((at_s, as_text(raw), key) for raw, at_s in first)
@@ -124,11 +124,19 @@ class InProcessWorker(WorkerBase):
         if key == keys.ROUNDS:
             begin_round(name, self.connection)
             return True
+        if key == keys.RATES and with_scheduled:
+            self._free_rate(name, now_s)
         self.connection.zadd(key, {name: min(at_s, now_s)})
         if self.connection.hexists(keys.job(name), "flowq_due"):  # else it would sleep on
             self.connection.hset(keys.job(name), "flowq_due", min(at_s, now_s))
         scripts.DUE.call(self.connection, self.key, 1, *names)
         return self.connection.zscore(key, name) is None  # it stays if it has a rate limit
+
+    def _free_rate(self, limit: str, now_s: float) -> None:
+        """Let the starts that count in a rate count no more."""
+        spent: Any = self.connection.zrange(keys.spent(limit), 0, -1)
+        if spent:
+            self.connection.zadd(keys.spent(limit), dict.fromkeys(spent, now_s))
 
     @contextmanager
     def _registered(self) -> Iterator[None]:

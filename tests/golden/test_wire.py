@@ -25,13 +25,26 @@ from flowq.compiling import load
 from flowq.errors import NewerFormat, Where
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
-from flowq.plan import Call, Does, Enqueue, Expansion, Join, Nested, Outputs, Plan, Sleep, Start
+from flowq.plan import (
+    Call,
+    Does,
+    Enqueue,
+    Expansion,
+    Join,
+    Nested,
+    Outputs,
+    Plan,
+    Sleep,
+    Slot,
+    Start,
+)
 from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
 from flowq.runtime.wire import (
     FIRST_FORMAT,
     FORMAT,
+    LIMITS_FORMAT,
     QUOTED_VALUES_FORMAT,
     RETRIES_FORMAT,
     USUAL_FORMAT,
@@ -40,11 +53,13 @@ from flowq.runtime.wire import (
 )
 from flowq.spec import (
     Approval,
+    Concurrency,
     Defaults,
     ForEach,
     Input,
     JobSpec,
     Poll,
+    Rate,
     Retry,
     Schedule,
     Shell,
@@ -182,14 +197,16 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     # `does` is written flat.
     Enqueue: {
         *("does", "is_open", "ended_of", "secrets", "refuses_secrets", "settings", "branch"),
-        *("poll", "start_when", "cancel_rest"),
+        *("poll", "start_when", "cancel_rest", "concurrency", "rate"),
     },
     Join: {"retries"},
     Nested: {"finals", "timeout_s", "secrets"},
     Outputs: {"secrets"},
+    Slot: {"most"},
+    Concurrency: {"limit"},
     Expansion: {"is_matrix"},
     JobSpec: {"is_final", "secret_results", "settings", "else_", "sleep", "poll"}
-    | {"start_when", "cancel_rest"},
+    | {"start_when", "cancel_rest", "concurrency", "rate"},
     Approval: {"inputs"},
     Defaults: {each.name for each in fields(Defaults)} - {"queue", "timeout_s", "retries"},
     Where: {"merged_in"},
@@ -230,10 +247,10 @@ def test_what_is_younger_than_the_shop_is_written_and_read() -> None:
     policy = Retry(2, 1.5, 2, 60, 0.1, 600, ("OSError", "137"), ("a.b:C",))
     kinds = (shell, Start(nested, {"a": 1}), Join({"b": 2}, Retry(2, 1.5)), Sleep("0"))
     poll = Poll("${{ result }}", 5, 60)
-    templates = tuple(
-        Enqueue("a", "a", does, deferred=True, is_open=True, retries=policy, poll=poll)
-        for does in kinds
-    )
+    template = Enqueue("a", "a", kinds[0], deferred=True, is_open=True, retries=policy, poll=poll)
+    template = replace(template, concurrency=Concurrency("g", True, 3), rate=Rate("10/m", "h"))
+    template = replace(template, slots=(Slot("rate:h", "a", "10/60"),))
+    templates = tuple(replace(template, does=does) for does in kinds)
     data = to_wire(Expansion(ForEach([1]), templates))
     assert data["templates"][0]["is_open"] is True
     assert data["templates"][0]["run"] == {"command": ["tar", "-cf", "${{ item }}"]}
@@ -285,6 +302,23 @@ def test_a_start_at_the_first_end_needs_a_worker_that_knows_what_was_undecided()
     assert format_of(start) == FIRST_FORMAT
     assert format_of(Enqueue("r-d", "d(list)", Expansion(ForEach([1]), (start,)))) == FIRST_FORMAT
     assert from_wire(Enqueue, to_wire(plain)) == plain
+
+
+def test_older_versions_execute_no_job_with_a_rate_and_add_none_with_a_limit_across_runs() -> None:
+    """They keep the slots of `concurrency`, which are those of `max_parallel`."""
+    plain = Enqueue("r-a", "a", Call("m:f"))
+    shared = replace(plain, concurrency=Concurrency("g"))
+    rated = replace(plain, rate=Rate("10/m", "g"))
+    assert call_of(shared) == call_of(plain) == ("m.f", (), {})
+    spec = JobSpec("a", "m:f", concurrency=Concurrency("g"))
+    nested = Nested(Workflow("inner", (spec,)), "r-c", "c.")
+    for each in (
+        rated,
+        *(Enqueue("r-b", "b", Expansion(ForEach([1]), (item,))) for item in (shared, rated)),
+        Enqueue("r-c--0", "c(start)", Start(nested)),
+        replace(shared, does=Start(Nested(Workflow("inner", ()), "r-c", "c.")), inside="r-c"),
+    ):
+        assert call_of(each)[1][0]["flowq"] == LIMITS_FORMAT
 
 
 def test_values_within_quotes_need_a_worker_that_refers_to_them() -> None:

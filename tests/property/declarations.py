@@ -18,6 +18,7 @@ from flowq.spec import (
     Input,
     JobSpec,
     Matrix,
+    Rate,
     Retry,
     Schedule,
     Shell,
@@ -172,6 +173,8 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         "start_when": st.sampled_from(["one_success", "one_failed"]),
         "cancel_rest": st.booleans(),
         "expires_s": durations,
+        "concurrency": st.builds(Concurrency, fixed, st.booleans(), st.integers(1, 3)),
+        "rate": st.builds(Rate, st.sampled_from(["10/m", "1/30s"]), st.just("") | fixed),
     }  # fmt: skip
     own: dict[str, st.SearchStrategy[Any]] = {
         "queue": fixed,
@@ -237,7 +240,7 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
         "labels": st.dictionaries(st.sampled_from(["team", "a.b/c-1", "3"]), labels, max_size=2),
         "outputs": arguments,
         "max_parallel": counts,
-        "concurrency": st.builds(Concurrency, words, st.booleans()),
+        "concurrency": st.builds(Concurrency, words, st.booleans(), st.integers(1, 3)),
         "timeout_s": durations,
         "schedule": schedules,
         "more_schedules": st.just(()) | st.tuples(schedules),

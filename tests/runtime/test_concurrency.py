@@ -30,8 +30,9 @@ def submit(
     cancels: bool = False,
     is_held: bool = False,
     does: JobSpec | None = None,
+    limit: int = 1,
 ) -> None:
-    concurrency = Concurrency("deploy-${{ inputs.place }}", cancels)
+    concurrency = Concurrency("deploy-${{ inputs.place }}", cancels, limit)
     workflow = Workflow("demo", (does or job("only", "my_id"),), concurrency=concurrency)
     plan = make_plan(build_graph(workflow), {"place": place}, run_id)
     runs.submit(plan, connection, is_held=is_held)
@@ -71,6 +72,40 @@ def test_runs_of_a_group_go_one_after_the_other_in_their_order(
     work()
     assert states(connection, "b", "c") == ["succeeded", "succeeded"]
     assert connection.keys("*concurrency*") == []
+
+
+def test_so_many_runs_of_a_group_go_at_a_time(
+    connection: Redis, work: Work, tidy: Callable[[], None]
+) -> None:
+    for run_id in ("a", "b", "c", "d", "e"):
+        submit(run_id, connection, limit=2)
+    assert states(connection, "a", "b", "c", "d", "e") == [
+        *("running", "running", "waiting", "waiting", "waiting")
+    ]
+    work(max_jobs=1)
+    tidy()
+    assert states(connection, "a", "b", "c", "d") == ["succeeded", "running", "running", "waiting"]
+    runs.remove("c", connection)
+    runs.cancel("b", connection)
+    tidy()
+    assert states(connection, "d", "e") == ["running", "running"]
+    submit("f", connection, limit=2, cancels=True)
+    tidy()
+    assert states(connection, "d", "e", "f") == ["canceled", "running", "running"]
+    work()
+    assert connection.keys("*concurrency*") == []
+
+
+def test_no_run_overtakes_one_that_waits_with_a_lower_limit(
+    connection: Redis, work: Work, tidy: Callable[[], None]
+) -> None:
+    submit("a", connection, limit=3)
+    submit("b", connection, limit=1)
+    submit("c", connection, limit=3)
+    assert states(connection, "a", "b", "c") == ["running", "waiting", "waiting"]
+    work()
+    tidy()
+    assert states(connection, "b", "c") == ["running", "running"]
 
 
 def test_a_run_that_is_canceled_or_removed_makes_way(

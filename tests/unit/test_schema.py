@@ -11,7 +11,8 @@ import pytest
 
 from flowq.checks import check
 from flowq.declare.input_shapes import INPUT
-from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, WORKFLOW
+from flowq.declare.keys import DEFAULTS, JOB, WORKFLOW
+from flowq.declare.limits import CONCURRENCY
 from flowq.declare.problems import Problems
 from flowq.declare.schema import build_schema
 from flowq.declare.shapes import to_data

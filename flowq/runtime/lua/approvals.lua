@@ -114,7 +114,10 @@ function approvals.may_go_on(argv)
     'flowq_slots')
   if f[1] ~= 'due' then return 1 end
   if f[2] and not f[3] then return 0 end
-  if f[4] and not slots.take(id, f[4]) then return 0 end
+  if f[4] then
+    if not slots.take(id, f[4]) then return 0 end
+    slots.spend(id, f[4])
+  end
   redis.call('HSET', keys.job(id), 'flowq_judging', 'done')
   return 1
 end

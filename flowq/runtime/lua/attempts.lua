@@ -22,10 +22,14 @@ end
 local function forget_end(id)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group',
-    'flowq_ends_as')
+    'flowq_ends_as', 'flowq_supplanted')
   if f[2] then
     redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_stopping', 'flowq_pass',
       'flowq_view', 'flowq_due', 'flowq_polls', 'flowq_pause_events', 'flowq_ends_as')
+    if f[6] then
+      redis.call('HDEL', key, 'flowq_supplanted')
+      runs.count_supplanted(f[3], f[2], nil)
+    end
     if f[3] then runs.count(f[3], f[2], nil, id, f[5]) end
     if f[4] then groups.count(f[4], f[2], nil) end
   end
@@ -81,7 +85,10 @@ end
 function attempts.begin(id, job, worker, told)
   if job.flowq_stopping then settling.forget_stop(id) end -- its worker died before
   if job.flowq_outcome then attempts.renew_edges(id) end
-  if job.flowq_slots and job.flowq_judging ~= 'due' then slots.hold(id, job.flowq_slots) end
+  if job.flowq_slots and job.flowq_judging ~= 'due' then
+    slots.hold(id, job.flowq_slots)
+    slots.spend(id, job.flowq_slots)
+  end
   local state = job.flowq_future and redis.call('HGET', keys.future(id), 'state')
   if state and (state ~= 'queued' or job.flowq_outcome) then -- whoever has queued it
     redis.call('HSET', keys.future(id), 'state', 'queued')

@@ -32,6 +32,8 @@
 --   flowq_attempts how often it has been started, in a run
 --   flowq_always   it runs in a canceled run: "1" as its own `if` asks for that, "outside" as that of a
 --                  workflow around it does
+--   flowq_most     what it says about limits across runs, flowq_supplants  "1": whoever keeps it from a slot is
+--                  canceled (slots.lua, holders.lua); flowq_supplanted  "1" for one that is
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run
 --   flowq_progress what its execution `flowq_progress_of` has reported (flowq/runtime/progress.py), and
 --                  the event of that, `flowq_progress_at`
@@ -72,6 +74,8 @@ function keys.group(group) return OURS .. 'group:' .. group end
 function keys.tolerated(group) return OURS .. 'tolerated:' .. group end
 function keys.slots(limit) return OURS .. 'slots:' .. limit end
 function keys.waiting(limit) return OURS .. 'waiting:' .. limit end
+function keys.turns(limit) return OURS .. 'turns:' .. limit end
+function keys.spent(limit) return OURS .. 'spent:' .. limit end
 function keys.behind(join) return OURS .. 'behind:' .. join end
 
 local function int(value) return tonumber(value or 0) or 0 end

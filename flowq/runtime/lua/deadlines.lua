@@ -5,6 +5,7 @@
 --                   when that is, since the run last began, and why it is being canceled
 --   flowq_timeout   of a join's hash: the same as `timeout`
 --   late, halted    of a join's future hash: why what is inside is being ended, and how far that is
+--   supplanted      of a join's future hash: that is because of a newer job (holders.lua)
 
 local AGAIN_S = 5 -- who has told running jobs to stop may have died before they heard of it
 
@@ -42,8 +43,9 @@ local function end_run(run)
   later('cancel:' .. run)
 end
 
-function deadlines.begin_to_halt(join, why)
+function deadlines.begin_to_halt(join, why, is_supplanted)
   redis.call('HSETNX', keys.future(join), 'late', why)
+  if is_supplanted then redis.call('HSET', keys.future(join), 'supplanted', 1, 'given_up', 1) end
   redis.call('HDEL', keys.future(join), 'halted')
   later('halt:' .. join)
 end
@@ -70,27 +72,36 @@ function deadlines.overdue(id)
   return true
 end
 
--- `ends_as`: that of the workflow (firsts.lua), where it is not needed rather than late.
-local function end_inside(job, why, ends_as)
-  local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always', 'origin',
-    'worker_name', 'flowq_nested')
-  local is_stuck = f[1] == 'deferred' and futures.is_stuck(job)
-  if f[2] or f[3] == '1' and not is_stuck then return end
+-- Ends a job, as a cancel does. `ends_as`: that of the workflow (firsts.lua), where it is not needed rather
+-- than late. `is_supplanted`: a newer job takes its place, and its run does not fail because of that.
+local function end_job(job, why, ends_as, is_supplanted)
+  local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'origin', 'worker_name', 'flowq_nested')
+  if f[2] then return end
   if ends_as then redis.call('HSET', keys.job(job), 'flowq_ends_as', ends_as) end
+  if is_supplanted then redis.call('HSET', keys.job(job), 'flowq_supplanted', 1) end
   local word = ends_as and firsts.read_end(ends_as) or 'canceled'
-  if f[6] and nested.has_begun(job) then
-    deadlines.begin_to_halt(job, why)
+  if f[5] and nested.has_begun(job) then
+    deadlines.begin_to_halt(job, why, is_supplanted)
     return nested.end_round(job, word, why)
   end
   if f[1] == 'started' then
-    if executions.is_heard(job, f[4], f[5]) then return step.must_stop(job, why) end
-    executions.take_away(job, f[4], f[5])
+    if executions.is_heard(job, f[3], f[4]) then return step.must_stop(job, why) end
+    executions.take_away(job, f[3], f[4])
   elseif not NOT_STARTED[f[1]] then
     return
   end
   jobs.call_off(job, word, why)
-  if f[6] then jobs.call_off(nested.start_id(job), word, why) end
+  if f[5] then jobs.call_off(nested.start_id(job), word, why) end
 end
+
+local function end_inside(job, why, ends_as, is_supplanted)
+  local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always')
+  local is_stuck = f[1] == 'deferred' and futures.is_stuck(job)
+  if not f[2] and (f[3] ~= '1' or is_stuck) then end_job(job, why, ends_as, is_supplanted) end
+end
+
+-- A newer job takes the place of this one (holders.lua).
+function deadlines.supplant(job, why) end_job(job, why, nil, true) end
 
 -- Ends what is inside of a workflow that is late.
 function deadlines.halt(join)
@@ -98,13 +109,16 @@ function deadlines.halt(join)
   if not why then return true end
   local ends_as = redis.call('HGET', keys.job(join), 'flowq_ends_as')
   ends_as = ends_as and string.match(ends_as, '^%a+ ') .. why or nil
+  local is_supplanted = redis.call('HEXISTS', key, 'supplanted') == 1
   return step.each_item(keys.blockers(join), key, 'halted', function(job)
-    end_inside(job, why, ends_as)
+    end_inside(job, why, ends_as, is_supplanted)
   end)
 end
 
 -- A workflow has begun to run again while the one that it is inside of was found late.
 function deadlines.follow(join, inside)
   local why = nested.why_late_inside(inside)
-  if why then deadlines.begin_to_halt(join, why) end
+  if why then
+    deadlines.begin_to_halt(join, why, redis.call('HEXISTS', keys.future(inside), 'supplanted') == 1)
+  end
 end

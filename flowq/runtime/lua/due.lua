@@ -56,7 +56,7 @@ end
 
 -- Queues what is due of these queues.
 -- ARGV   4 how many at most of each queue   then the names of the queues
--- One whose limit has no free slot waits for its turn instead.
+-- One whose limit has no free slot waits for its turn instead. Jobs that wait for a rate have their turn, too.
 -- Returns {seconds until the next one is due, or '', then queue, job, … of those that it leaves to
 -- RQ's own way (they have a rate limit)}. Instants are compared as they are, not by the second.
 -- Atomic; safe in any number of workers at once. RQ's own schedulers are kept away by their lock,
@@ -66,6 +66,7 @@ function due.queue_all(argv)
   for i = 5, #argv do
     if is_ours(argv[i]) then queue_due(argv[i]) end
   end
+  first_at = math.min(first_at, slots.refill_rates() or math.huge)
   settling.settle_all()
   if first_at < math.huge then left[1] = string.format('%.3f', first_at - TS + 0.0005) end
   return left

@@ -12,8 +12,9 @@ end
 
 function lifecycle.forget(job)
   local key = keys.job(job)
-  local f = redis.call('HMGET', key, 'origin', 'status')
+  local f = redis.call('HMGET', key, 'origin', 'status', 'flowq_slots')
   local queue = f[1]
+  local is_elsewhere = f[3] and slots.are_across_runs(f[3])
   if queue then
     for _, registry in ipairs({ 'deferred', 'finished', 'failed', 'canceled', 'scheduled' }) do
       redis.call('ZREM', PREFIX .. ':' .. registry .. ':' .. queue, job)
@@ -31,6 +32,7 @@ function lifecycle.forget(job)
   for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
     redis.call('ZREM', TODO, entry .. job)
   end
+  if is_elsewhere then slots.give_across_runs(job, f[3]) end
 end
 
 local OF_A_QUEUE = { 'queue', 'workers', 'wip', 'deferred', 'finished', 'failed', 'canceled', 'scheduled',

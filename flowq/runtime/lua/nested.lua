@@ -138,13 +138,13 @@ local function describe_attempt(round) return round > 1 and ', attempt ' .. roun
 function nested.begin_next_round(join, why)
   local key = keys.job(join)
   local f = redis.call('HMGET', key, 'flowq_rounds', 'flowq_round', 'flowq_run', 'flowq_name',
-    'flowq_always', 'flowq_group', 'flowq_inside', 'flowq_rounds_policy', 'flowq_since',
+    'flowq_always', 'flowq_group', 'flowq_inside', 'flowq_rounds_policy', 'flowq_since', 'flowq_slots',
     'flowq_ends_as')
   local most, backoff_s, words = string.match(f[1] or '', '^(%d+) (%S+) (.+)$')
   if not most then return false, why end
   local round, s = int(f[2]) + 1, redis.call('HMGET', keys.future(join), 'late', 'given_up')
   local is_closed = f[6] and redis.call('HEXISTS', keys.group(f[6]), 'closed') == 1
-  local is_over = round > tonumber(most) or s[2] or f[10] or is_closed or runs.is_canceling(f[3], f[5])
+  local is_over = round > tonumber(most) or s[2] or f[11] or is_closed or runs.is_canceling(f[3], f[5])
   if is_over or nested.why_late_inside(f[7]) or not nested.has_failed_inside(join) then
     return false, why .. describe_attempt(round)
   end
@@ -156,6 +156,7 @@ function nested.begin_next_round(join, why)
   redis.call('HDEL', keys.future(join), 'freed', 'dropped', 'retired')
   redis.call('ZREM', OURS .. 'deadlines', join)
   redis.call('ZADD', OURS .. 'rounds', TS + wait, join)
+  if f[10] then slots.give_across_runs(join, f[10]) end
   why = s[1] or why
   local form = wait >= 100 and '%.0fs' or '%.3gs' -- as write_wait in durations.py: no exponent
   local soon = wait == tonumber(backoff_s) and words or string.format(form, math.max(wait, 0.001))

@@ -52,7 +52,7 @@ local function hold_again(job, run, why)
   if f[3] then
     redis.call('HSET', keys.future(job), 'state', 'open')
     redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired', 'late', 'halted', 'given_up',
-      'rested')
+      'rested', 'supplanted')
     if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
   elseif gates == 0 then
     if redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
@@ -184,7 +184,7 @@ function rerun.retry_run(argv)
   redis.call('HSET', key, 'state', 'retrying')
   runs.list_by_state(run, 'running')
   redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'resumed', 'released', 'again', 'held',
-    'deadline_at', 'late')
+    'deadline_at', 'late', 'supplanted')
   redis.call('ZREM', OURS .. 'ended', run)
   local goes_now = runs.join_concurrency(run, 'retry', by)
   if goes_now and by then redis.call('HSET', key, 'retried_by', by) end

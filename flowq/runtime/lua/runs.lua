@@ -70,40 +70,55 @@ end
 
 local GOES_ON = { running = true, retrying = true }
 
--- Returns the run that goes first in a group. What is there no more does not keep the others.
-local function find_first(list)
-  local first = redis.call('LINDEX', list, 0)
-  while first and not GOES_ON[redis.call('HGET', keys.run(first), 'state')] do
-    redis.call('LPOP', list)
-    first = redis.call('LINDEX', list, 0)
+-- Yields the runs of a group in their order: place from 0, id, held, limit. What is there no more is taken
+-- out, and does not keep the others.
+local function each_in_line(list)
+  local at = 0
+  return function()
+    while true do
+      local run = redis.call('LINDEX', list, at)
+      if not run then return nil end
+      local f = redis.call('HMGET', keys.run(run), 'state', 'held', 'concurrency_limit')
+      if GOES_ON[f[1]] then
+        at = at + 1
+        return at - 1, run, f[2], tonumber(f[3] or nil) or 1
+      end
+      redis.call('LREM', list, at > 0 and -1 or 1, run)
+    end
   end
-  return first
+end
+
+-- Lets the runs at the front of the group go that still wait, as many as may. Nobody overtakes: a run goes
+-- if fewer than its limit are before it, and all of these go.
+local function let_first_go(list)
+  for place, run, held, limit in each_in_line(list) do
+    if held == 'turn' then
+      if place >= limit then return end
+      redis.call('HDEL', keys.run(run), 'held')
+      runs.log(run, '', '', 'running')
+      later('run:' .. run)
+    end
+  end
 end
 
 -- The run lines up in its group of runs, because of what somebody has done, where `by` is given; returns
--- false when another one goes first.
+-- false when others go first.
 function runs.join_concurrency(run, act, by)
   local list = concurrency_key(run)
   if not list then return true end
   redis.call('LREM', list, 0, run)
   redis.call('RPUSH', list, run)
-  local first = find_first(list)
-  if first == run then return true end
+  local before
+  for place, other, held, limit in each_in_line(list) do
+    if other == run and place < limit then return true end
+    before = before or other
+    if other == run or held == 'turn' then break end
+  end
   redis.call('HSET', keys.run(run), 'held', 'turn')
-  local reason = 'run ' .. first .. ' of the same `concurrency` group goes first'
+  local reason = 'run ' .. before .. ' of the same `concurrency` group goes first'
   if by then runs.log_act(run, '', '', 'waiting', reason, act, by)
   else runs.log(run, '', '', 'waiting', reason) end
   return false
-end
-
--- Lets the first run of the group go, if it still waits.
-local function let_first_go(list)
-  local first = find_first(list)
-  if first and redis.call('HGET', keys.run(first), 'held') == 'turn' then
-    redis.call('HDEL', keys.run(first), 'held')
-    runs.log(first, '', '', 'running')
-    later('run:' .. first)
-  end
 end
 
 -- The run has ended, or is removed: the next one of its group of runs may go.
@@ -177,9 +192,11 @@ end
 local function end_if_done(run)
   local key = keys.run(run)
   local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s', 'queue',
-    'outputs_call', 'outputs_beside', 'late')
+    'outputs_call', 'outputs_beside', 'late', 'supplanted')
   if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
-  local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
+  local bad = int(fields[2])
+  local is_canceled = fields[4] or bad <= int(fields[10])
+  local state = bad > 0 and (is_canceled and 'canceled' or 'failed') or 'succeeded'
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
   runs.list_by_state(run, state)
   runs.log(run, '', '', state, state == 'canceled' and fields[9] or nil)
@@ -218,6 +235,12 @@ function runs.count(run, before, after, id, ends_as)
     if list then redis.call('LPUSH', list, run) end
   end
   end_if_done(run)
+end
+
+-- Counts a job that has made way for a newer one (holders.lua): its run is canceled, and has not failed.
+function runs.count_supplanted(run, before, after)
+  local change = (COUNTS_AGAINST[after] or 0) - (COUNTS_AGAINST[before] or 0)
+  if change ~= 0 then redis.call('HINCRBY', keys.run(run), 'supplanted', change) end
 end
 
 -- Counts a job against its run, or not any more; but not through a join that is tolerated, or was not

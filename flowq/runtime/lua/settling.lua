@@ -53,11 +53,11 @@ end
 local function read_more(id, job)
   local f = redis.call('HMGET', keys.job(id), 'flowq_name', 'flowq_group', 'flowq_slots',
     'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds', 'started_at', 'flowq_stopping',
-    'flowq_ends_as')
+    'flowq_ends_as', 'flowq_supplanted')
   job.name, job.group, job.slots, job.expands = f[1], f[2], f[3], f[4]
   job.tolerate, job.pass, job.adds = f[5], f[6], f[7]
   job.started_at = job.started_at or f[8]
-  job.stopping, job.ends_as = f[9], f[10]
+  job.stopping, job.ends_as, job.supplanted = f[9], f[10], f[11]
 end
 
 local account_for -- calls itself, by settle_in_run
@@ -92,6 +92,7 @@ local function settle_in_run(id, job, outcome, reason, ended_by)
   end
   if job.adds and outcome ~= 'finished' then later('strand:' .. id) end
   if job.expands and outcome == 'finished' then nested.note_begin(id) end
+  if job.supplanted then runs.count_supplanted(job.run, job.before, outcome) end
   runs.count(job.run, job.before, outcome, id, job.ends_as)
 end
 

@@ -1,16 +1,86 @@
--- slots.lua: the slots of `max_parallel`, and who waits for one.
+-- slots.lua: Limits on how much is executed at the same time, or starts within a time: who has a slot of
+-- one, and who waits for it.
+--
+-- Within a run a limit is `group:G`, `future:J` or `run:R`; its maximum is the field max_parallel of a hash
+-- of that name. Across runs it is `shared:NAME` (`concurrency` of jobs) or `rate:NAME`. The maximum of those
+-- is what each job says (flowq_most, "shared:NAME=3 rate:NAME=10/60", the period in seconds), and nobody
+-- overtakes: whoever comes later waits behind those that wait, also if its own maximum is higher.
 --
 -- Beside each limit L: slots:L (ids of those that have one) and waiting:L (ids by turn). Beside a join
--- J that has places for others: behind:J (ids of those that wait with it).
+-- J that has places for others: behind:J (ids of those that wait with it). Beside a limit across runs:
+--   turns:L   HASH: the turn of whoever has waited, by id, until it has its slot: one that has to wait for
+--             another limit when its turn comes keeps it
+--   L         HASH: max_parallel, the maximum of whoever took a slot last. Older versions read it
+--   spent:L   of a rate: what has started, by the instant at which its slot is free again. It is in slots:L
+--             as well, as "<id> <instant>"
+-- The sorted set `rates` has the rates by the instant at which somebody has to look at them.
+
+local MANY = 100 -- turns for one call
 
 -- Yields each limit, and the join that has the place in it or ''. `limits` nil or false: none.
 local function each_limit(limits) return string.gmatch(limits or '', '([^%s=]+)=?(%S*)') end
 
 local function holder_of(id, join) return join ~= '' and join or id end
 
-local function is_full(limit, id)
+function slots.is_rate(limit) return string.sub(limit, 1, 5) == 'rate:' end
+
+local is_rate = slots.is_rate
+
+local function is_across_runs(limit) return string.sub(limit, 1, 7) == 'shared:' or is_rate(limit) end
+
+-- Whether some of these limits are across runs.
+function slots.are_across_runs(limits)
+  return string.find(' ' .. limits, ' shared:', 1, true) or string.find(' ' .. limits, ' rate:', 1, true)
+end
+
+-- The name of a group, as it was declared.
+function slots.name_group(limit)
+  local name = string.gsub(string.match(limit, ':(.*)$'), '%%(%x%x)', function(code)
+    return string.char(tonumber(code, 16))
+  end)
+  return name
+end
+
+-- What a job says about a limit across runs: the maximum, and the period of a rate; nil where it is gone.
+function slots.read_most(limit, id)
+  local said = redis.call('HGET', keys.job(id), 'flowq_most')
+  for name, most, period in string.gmatch(said or '', '([^%s=]+)=(%d+)/?(%S*)') do
+    if name == limit then return tonumber(most), tonumber(period) end
+  end
+end
+
+-- The slots of a rate whose time is over are free again.
+local function free_spent(limit)
+  local spent = redis.call('ZRANGEBYSCORE', keys.spent(limit), '-inf', string.format('%.6f', TS), 'LIMIT', 0, 1000)
+  if not spent[1] then return end
+  redis.call('ZREM', keys.spent(limit), unpack(spent))
+  redis.call('SREM', keys.slots(limit), unpack(spent))
+end
+
+-- When somebody has to look at a rate: as soon as a slot is free for whoever waits, else once all are.
+local function note_next(limit)
+  local at = redis.call('EXISTS', keys.waiting(limit)) == 1 and 0 or -1
+  local next = redis.call('ZRANGE', keys.spent(limit), at, at, 'WITHSCORES')
+  if next[2] then redis.call('ZADD', OURS .. 'rates', next[2], limit) end
+end
+
+local function is_full_across_runs(limit, holder, id)
+  if redis.call('SISMEMBER', keys.slots(limit), holder) == 1 then return false end
+  local most = slots.read_most(limit, id)
+  if not most then return false end
+  if is_rate(limit) then free_spent(limit) end
+  if redis.call('SCARD', keys.slots(limit)) >= most then return true end
+  local first = redis.call('ZRANGE', keys.waiting(limit), 0, 0, 'WITHSCORES')
+  if not first[1] or first[1] == holder then return false end
+  local place = redis.call('HGET', keys.turns(limit), holder)
+  return not place or tonumber(first[2]) < tonumber(place)
+end
+
+-- `id` has the place for itself, or wants it for the join `holder`.
+local function is_full(limit, holder, id)
+  if is_across_runs(limit) then return is_full_across_runs(limit, holder, id) end
   local max = redis.call('HGET', OURS .. limit, 'max_parallel')
-  if not max or redis.call('SISMEMBER', keys.slots(limit), id) == 1 then return false end
+  if not max or redis.call('SISMEMBER', keys.slots(limit), holder) == 1 then return false end
   return redis.call('SCARD', keys.slots(limit)) >= tonumber(max)
 end
 
@@ -19,16 +89,34 @@ local function can_have_place(join)
   return join == '' or redis.call('HEXISTS', keys.job(join), 'flowq_outcome') == 0
 end
 
-local function add_waiting(key, id)
+local function find_next_place(key)
   local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
-  redis.call('ZADD', key, 'NX', int(last[2]) + 1, id)
+  return int(last[2]) + 1, not last[1]
+end
+
+local function add_waiting(limit, holder)
+  local key = keys.waiting(limit)
+  local place, is_first = find_next_place(key)
+  if is_across_runs(limit) then
+    place = redis.call('HGET', keys.turns(limit), holder) or place
+    redis.call('HSET', keys.turns(limit), holder, place)
+    if is_first then later('holders:' .. limit) end -- they may be gone
+    if redis.call('HEXISTS', keys.job(holder), 'flowq_supplants') == 1 then later('supplant:' .. holder) end
+  end
+  redis.call('ZADD', key, 'NX', place, holder)
+  if is_rate(limit) then note_next(limit) end
+end
+
+local function wait_behind(join, id)
+  local key = keys.behind(join)
+  redis.call('ZADD', key, 'NX', (find_next_place(key)), id)
 end
 
 function slots.take(id, limits)
   for limit, join in each_limit(limits) do
-    if can_have_place(join) and is_full(limit, holder_of(id, join)) then
-      add_waiting(keys.waiting(limit), holder_of(id, join))
-      if join ~= '' then add_waiting(keys.behind(join), id) end
+    if can_have_place(join) and is_full(limit, holder_of(id, join), id) then
+      add_waiting(limit, holder_of(id, join))
+      if join ~= '' then wait_behind(join, id) end
       return false
     end
   end
@@ -36,18 +124,44 @@ function slots.take(id, limits)
   return true
 end
 
+local function leave_line(limit, holder)
+  redis.call('ZREM', keys.waiting(limit), holder)
+  if is_across_runs(limit) then redis.call('HDEL', keys.turns(limit), holder) end
+end
+
 function slots.leave_turn(id, limits)
   for limit, join in each_limit(limits) do
-    redis.call('ZREM', join ~= '' and keys.behind(join) or keys.waiting(limit), id)
+    if join ~= '' then redis.call('ZREM', keys.behind(join), id) else leave_line(limit, id) end
   end
 end
 
 function slots.hold(id, limits)
   for limit, join in each_limit(limits) do
-    if can_have_place(join) then redis.call('SADD', keys.slots(limit), holder_of(id, join)) end
-    redis.call('ZREM', keys.waiting(limit), holder_of(id, join))
+    if can_have_place(join) then
+      redis.call('SADD', keys.slots(limit), holder_of(id, join))
+      if is_across_runs(limit) then
+        redis.call('HSET', OURS .. limit, 'max_parallel', (slots.read_most(limit, id)) or 1)
+      end
+    end
+    leave_line(limit, holder_of(id, join))
   end
   slots.leave_turn(id, limits)
+end
+
+-- The job starts to be executed: the slots that it has of rates are free again only after their period,
+-- however soon it ends, and its next start needs others.
+function slots.spend(id, limits)
+  for limit in each_limit(limits) do
+    local _, period = nil, nil
+    if is_rate(limit) then _, period = slots.read_most(limit, id) end
+    if period then
+      local start = id .. ' ' .. string.format('%.6f', TS)
+      redis.call('SREM', keys.slots(limit), id)
+      redis.call('SADD', keys.slots(limit), start)
+      redis.call('ZADD', keys.spent(limit), string.format('%.6f', TS + period), start)
+      note_next(limit)
+    end
+  end
 end
 
 -- Lets jobs that wait with a join have their turn; a workflow goes on by itself after so many, as
@@ -57,7 +171,34 @@ local function queue_jobs_behind(join)
   for at = 1, #ids, 2 do jobs.queue_waiting(ids[at]) end
 end
 
-local function fill_free_slots(limit)
+-- Nobody has a slot of a limit across runs, nor waits for one.
+local function forget_unused(limit)
+  if redis.call('EXISTS', keys.slots(limit), keys.waiting(limit)) > 0 then return end
+  redis.call('DEL', OURS .. limit, keys.turns(limit), keys.spent(limit))
+  redis.call('ZREM', OURS .. 'rates', limit)
+end
+
+local function fill_across_runs(limit)
+  if is_rate(limit) then free_spent(limit) end
+  for _ = 1, MANY do
+    local first = redis.call('ZRANGE', keys.waiting(limit), 0, 0)[1]
+    if not first then return forget_unused(limit) end
+    local most = slots.read_most(limit, first)
+    if most and redis.call('SCARD', keys.slots(limit)) >= most then return end
+    redis.call('ZREM', keys.waiting(limit), first)
+    if not most then redis.call('HDEL', keys.turns(limit), first) end -- it is gone
+    jobs.queue_waiting(first)
+    queue_jobs_behind(first)
+  end
+  later('fill:' .. limit)
+end
+
+-- Lets those have their turn for which there are slots.
+function slots.fill(limit)
+  if is_across_runs(limit) then
+    fill_across_runs(limit)
+    return is_rate(limit) and note_next(limit)
+  end
   while not is_full(limit, '') do
     local next = redis.call('ZPOPMIN', keys.waiting(limit))
     if not next[1] then return end
@@ -73,9 +214,51 @@ function slots.give(id, limits)
   end
   for limit, join in each_limit(limits) do
     if join == '' then
-      fill_free_slots(limit)
-    elseif not is_full(limit, join) then
+      slots.fill(limit)
+    elseif not is_full(limit, join, id) then
       queue_jobs_behind(join)
     end
   end
+end
+
+-- A job gives its slots back, and waits for new ones behind all others.
+function slots.wait_again(id, limits)
+  for limit, join in each_limit(limits) do
+    if join == '' or is_across_runs(limit) then
+      redis.call('SREM', keys.slots(limit), holder_of(id, join))
+    end
+    if is_across_runs(limit) then add_waiting(limit, holder_of(id, join)) end
+    if join ~= '' then wait_behind(join, id) end
+  end
+  for limit in each_limit(limits) do slots.fill(limit) end
+end
+
+-- The slots that a workflow has across runs, and its turns: it waits for its back-off.
+function slots.give_across_runs(join, limits)
+  for limit in each_limit(limits) do
+    if is_across_runs(limit) then slots.give(join, limit) end
+  end
+end
+
+-- Looks at the rates whose time has come. Returns when the next one is to be looked at, or nil.
+function slots.refill_rates()
+  for _ = 1, MANY do
+    local next = redis.call('ZRANGE', OURS .. 'rates', 0, 0, 'WITHSCORES')
+    if not next[1] then return nil end
+    if tonumber(next[2]) > TS then return tonumber(next[2]) end
+    redis.call('ZREM', OURS .. 'rates', next[1])
+    slots.fill(next[1])
+  end
+  return TS
+end
+
+-- Which limits across runs a job waits for, it or the join that it waits with.
+function slots.find_awaited(id, limits)
+  local found = {}
+  for limit, join in each_limit(limits) do
+    if is_across_runs(limit) and redis.call('ZSCORE', keys.waiting(limit), holder_of(id, join)) then
+      found[#found + 1] = limit
+    end
+  end
+  return found
 end

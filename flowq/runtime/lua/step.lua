@@ -20,6 +20,9 @@
 --   rest:F      F has started before all its blockers have ended: end the others (`cancel_rest`)
 --   quell:G     stop the running items of a group in which one has failed (`fail_fast`)
 --   close:G     call off the items of a closed group that have not started
+--   holders:L   look whether those that have slots of the limit L are still there
+--   fill:L      let those have their turn that wait for L, and for which there are slots
+--   supplant:J  cancel what keeps J from its slot, because J says so
 --   strand:J    call off what J has added, and did not come to release
 --   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
@@ -70,6 +73,7 @@ local function begin(argv)
   step.budget, step.running, step.found = step.limit, {}, {}
   jobs.leave_gaps = true
   watching.begin()
+  holders.begin()
   executions.begin()
 end
 
@@ -91,6 +95,12 @@ local operations = {
   strand = lifecycle.call_off_added,
   rest = needless.end_rest,
   quell = needless.stop_items,
+  holders = function(kind, name) return holders.look_at(kind .. ':' .. name) end,
+  supplant = holders.supplant,
+  fill = function(kind, name)
+    slots.fill(kind .. ':' .. name)
+    return true
+  end,
   lapse = release.lapse,
   overdue = deadlines.overdue,
   halt = deadlines.halt,

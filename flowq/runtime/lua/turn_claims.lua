@@ -118,6 +118,18 @@ local function is_called_off(id, queue, list, raw)
   return called_off[known]
 end
 
+-- Whether the job has what it needs of limits across runs, whoever has queued it; otherwise it waits.
+local function has_slots(id, queue, raw)
+  if raw.flowq_judging == 'due' or slots.take(id, raw.flowq_slots) then return true end
+  redis.call('HSET', keys.job(id), 'status', 'deferred')
+  redis.call('ZADD', PREFIX .. ':deferred:' .. queue, '+inf', id)
+  if raw.flowq_future then redis.call('HSET', keys.future(id), 'state', 'met') end
+  runs.note_event(id, raw.flowq_pause_events,
+    runs.log(raw.flowq_run, id, raw.flowq_name, 'deferred', 'waits for a slot'))
+  ended = ended + 1
+  return false
+end
+
 -- Returns "full" when the children have enough, "more" when it has also seen a job that is left.
 local function claim_from(queue)
   local list = PREFIX .. ':queue:' .. queue
@@ -138,13 +150,18 @@ local function claim_from(queue)
       end
       popped = popped + 1
     elseif not is_called_off(id, queue, list, raw) then
-      local cost = cost_by_kind[kind_of(raw, queue)]
-      if not fits(cost) then
+      -- A job that counts across runs begins when it is claimed, so it is none of several for one child.
+      local is_across = raw.flowq_slots and raw.flowq_run and slots.are_across_runs(raw.flowq_slots)
+      local cost = not is_across and cost_by_kind[kind_of(raw, queue)] or nil
+      if is_across and not has_slots(id, queue, raw) then
+        popped = popped + 1
+      elseif not fits(cost) then
         is_full = true
         break
+      else
+        claim(id, queue, lean, raw, cost)
+        popped = popped + 1
       end
-      claim(id, queue, lean, raw, cost)
-      popped = popped + 1
     end
   end
   if popped > 0 then redis.call('LPOP', list, popped) end

@@ -59,7 +59,7 @@ local LIVING = { queued = true, scheduled = true, started = true }
 -- What nearly all need: more fields take more time.
 local function read(id)
   return redis.call('HMGET', keys.job(id), 'status', 'origin', 'worker_name', 'flowq_missing', 'flowq_by',
-    'flowq_first')
+    'flowq_first', 'flowq_slots')
 end
 
 local function look_for(id, f, owner)
@@ -113,6 +113,7 @@ function watching.look_at(id, run, blocks)
   if not status then return account_gone(id, run, blocks) end
   if LIVING[status] then return look_for(id, f, run) end
   if f[6] and status == 'deferred' then firsts.look_again(id) end
+  if f[7] and status == 'deferred' and slots.are_across_runs(f[7]) then holders.look_for(id, f[7]) end
   if f[5] and status == 'deferred' then return look_at_adder(id, f[5]) end
   if not ENDED_STATUS[status] then return end
   local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_outcome')
