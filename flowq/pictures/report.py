@@ -184,7 +184,8 @@ def tell_failure(job: JobStatus, report: RunReport) -> ToldFailure:
     is_tolerated = report.status.is_tolerated(job)
     notes = [TOLERATED if is_tolerated else ""]
     notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
-    why = _find_error(attempts) or (last_message(text) if kept else job.reason)
+    known = _find_error(attempts) or job.error
+    why = known or (last_message(text) if kept else job.reason)
     return ToldFailure(
         job,
         TOLERATED if is_tolerated else job.state,

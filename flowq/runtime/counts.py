@@ -9,6 +9,7 @@ on a server that takes no changes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,22 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError
-from rq.utils import as_text
+from rq.utils import as_text, str_to_date
 
 from flowq.runtime import keys, runs, scripts
 from flowq.runtime.connections import read_each
-from flowq.status import BUSY, ENDED, Event, JobStatus, RunStatus, fold
+from flowq.status import (
+    ASKING,
+    BAD,
+    BUSY,
+    ENDED,
+    STUCK,
+    TOLERATED,
+    Event,
+    JobStatus,
+    RunStatus,
+    fold,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -277,13 +289,108 @@ def read_job_events(run_id: str, names: Sequence[str], connection: Redis) -> lis
 
     The server looks through all events of the run, and transfers no others.
     """
+    return _find_events(run_id, names, connection, "0-0")
+
+
+def read_item_events(run_id: str, name: str, job_id: str, connection: Redis) -> list[Event]:
+    """Do the same for one job. The server looks only at events since the job was added, if the
+    clock of the process that added it is about right."""
+    fields = connection.hmget(keys.job(job_id), "created_at", "ended_at")
+    created, ended = (str_to_date(each) if each else None for each in fields)
+    if created is not None:
+        since = f"{int(created.timestamp() * 1_000) - CLOCKS_DIFFER_MS}-0"
+        until = int(ended.timestamp() * 1_000) + CLOCKS_DIFFER_MS if ended else None
+        events = _find_events(run_id, [name], connection, since, until)
+        if events and events[0].state in ("queued", "deferred") and events[-1].state in ENDED:
+            return events
+    return read_job_events(run_id, [name], connection)
+
+
+CLOCKS_DIFFER_MS = 2_000
+
+
+def find_item_id(run_id: str, name: str, connection: Redis) -> str:
+    """Return the id of an item of a group that is counted; "" for an unknown name."""
+    score = connection.zscore(keys.run_states(run_id), name)
+    group = name.partition("[")[0]
+    is_item = score is not None and int(score) // PER_BUCKET % len(KINDS) == 0
+    return f"{run_id}-{group}--{int(score or 0) % PER_BUCKET}" if is_item else ""
+
+
+def _find_events(
+    run_id: str, names: Sequence[str], connection: Redis, last: Any, until_ms: int | None = None
+) -> list[Event]:
     events: list[Any] = []
-    last: Any = "0-0"
-    while last:
+    while last and (until_ms is None or int(as_text(last).partition("-")[0]) <= until_ms):
         arguments = (run_id, last, EVENTS_PER_CALL, *names)
         last, some = scripts.FIND_EVENTS.call(connection, keys.run(run_id), *arguments)
         events += some
     return list(map(_read_entry, events))
+
+
+def read_items(
+    counted: Counted, group: str, state: str, connection: Redis, *, after: str = "", limit: int
+) -> list[JobStatus]:
+    """Return items as `read_page` does, from their own records: it costs as much as the items.
+
+    `state` is one of `STATES`. Says nothing of progress, of retries to come, and of earlier
+    attempts. Of an item that is gone, only the name and the state are known.
+    """
+    run_id = counted.status.run_id
+    names = _list_items(run_id, group, state, connection, after, limit)
+    return _read_records(run_id, group, dict.fromkeys(names, state), connection)
+
+
+_ITEM_FIELDS = (
+    *("worker_name", "flowq_attempts", "enqueued_at", "started_at", "ended_at"),
+    *("flowq_reason", keys.VIEW_FIELD),
+)
+_REASONS = {"asking": ASKING, "stuck": STUCK, "tolerated": TOLERATED}
+
+
+def _read_records(
+    run_id: str, group: str, state_by_name: Mapping[str, str], connection: Redis
+) -> list[JobStatus]:
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in state_by_name:
+            pipeline.zscore(keys.run_states(run_id), name)
+        scores = pipeline.execute()
+    index_by_name = {
+        name: int(score) % PER_BUCKET
+        for name, score in zip(state_by_name, scores, strict=True)
+        if score is not None
+    }
+    id_by_name = {name: f"{run_id}-{group}--{at}" for name, at in index_by_name.items()}
+    answers = read_each(
+        id_by_name.values(), connection, lambda pipe, job: pipe.hmget(keys.job(job), *_ITEM_FIELDS)
+    )
+    return [
+        _read_record(name, job_id, state_by_name[name], fields)
+        for name, (job_id, (fields,)) in zip(id_by_name, answers, strict=True)
+    ]
+
+
+PER_BUCKET = 1 << 24
+"""In the score of an item, what stands below this is its index (`lua/counts.lua`)."""
+
+
+def _read_record(name: str, job_id: str, state: str, fields: Sequence[bytes | None]) -> JobStatus:
+    worker, attempts, *instants, reason, view = (as_text(each or b"") for each in fields)
+    queued_at, started_at, ended_at = (str_to_date(each) if each else None for each in instants)
+    is_over = state not in ("deferred", "asking", "stuck", "scheduled", "queued")
+    said = json.loads(view) if view and state in (*BAD, "tolerated") else {}
+    return JobStatus(
+        name,
+        job_id,
+        "failed" if state == "tolerated" else _SHOWN.get(state, state),
+        reason or _REASONS.get(state, ""),
+        worker if is_over else "",
+        int(attempts or 0),
+        queued_at=queued_at,
+        started_at=started_at if is_over else None,
+        ended_at=ended_at if state in ENDED or state == "tolerated" else None,
+        error=str((said.get("failure") or {}).get("error") or said.get("error") or ""),
+    )
 
 
 def read_newest_ends(run_id: str, group: str, connection: Redis, limit: int) -> list[JobStatus]:
@@ -326,9 +433,20 @@ def find_items(
         if not cursor:
             break
     shown = sorted(names[:limit])
-    events = read_job_events(run_id, shown, connection) if shown else []
-    jobs = fold(RunStatus(run_id, ""), events).jobs
-    return [jobs.get(name) or JobStatus(name, "") for name in shown]
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in shown:
+            pipeline.zscore(keys.run_states(run_id), name)
+        scores = pipeline.execute()
+    codes = {
+        name: int(score) // PER_BUCKET // len(KINDS) % STATES_PER_GROUP - 1
+        for name, score in zip(shown, scores, strict=True)
+        if score is not None
+    }
+    states = {name: STATES[code] for name, code in codes.items()}
+    return _read_records(run_id, group, states, connection)
+
+
+STATES_PER_GROUP = 16
 
 
 MAX_SEARCHED, ITEMS_PER_SCAN = 1_000_000, 20_000

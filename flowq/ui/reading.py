@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from statistics import median
+from threading import Lock, Thread
 
-from flowq import client
 from flowq.client import Run
 from flowq.history import Attempt, AttemptState
 from flowq.pictures.of_run import draw_counted
@@ -16,11 +17,14 @@ from flowq.pictures.picture import Picture
 from flowq.pictures.report import RunReport
 from flowq.pictures.timeline import Row, find_rows
 from flowq.render.tally import Part, Tally
+from flowq.runtime import keys
 from flowq.runtime.counts import Counted
+from flowq.runtime.run_lists import RunFilter, read_run_page
+from flowq.runtime.runs import get_record
 from flowq.status import JobStatus, RunRecord, RunStatus
 
-COMPARED = 20
-"""How many earlier runs of the workflow are looked at to say how long it usually takes."""
+COMPARED, MOST_LOOKED_AT = 5, 100
+"""How many earlier runs say how long a workflow usually takes, and how many are looked at."""
 
 _ALL = "[…]"
 """Stands behind the name of a group instead of that of an item."""
@@ -86,9 +90,9 @@ class Seen:
 def read_run(run: Run) -> Seen:
     """Read a run. Costs as much as its events, or the new ones where these are counted.
 
-    Errors: RunNotFound.
+    Errors: RunNotFound; StillCounting.
     """
-    record, counted = run.record(), run.counted()
+    record, counted = get_record(run.run_id, run.connection), _count(run)
     tally = Tally.of_counted(counted) if counted else None
     if counted is None or tally is None:
         status, attempts = run.history()
@@ -97,6 +101,50 @@ def read_run(run: Run) -> Seen:
     told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
     picture = draw_counted(run.picture(status), tally.parts)
     return Seen(run, record, status, picture, tally, told, counted)
+
+
+class StillCounting(Exception):
+    """The events of a run are counted for the first time, which takes a while. `events`: of them"""
+
+    def __init__(self, record: RunRecord, events: int) -> None:
+        super().__init__(record.run_id)
+        self.record = record
+        self.events = events
+
+
+MANY_EVENTS = 20_000
+PATIENCE_S = 0.4
+"""So many are counted in a thread of their own, for which a page waits so long."""
+
+_counting: dict[tuple[int, str], Future[Counted | None]] = {}
+_lock = Lock()
+
+
+def _count(run: Run) -> Counted | None:
+    """Return `run.counted()`. Errors: RunNotFound; StillCounting."""
+    events = run.connection.xlen(keys.run_events(run.run_id))
+    if events <= MANY_EVENTS:
+        return run.counted()
+    key = id(run.connection), run.run_id
+    with _lock:
+        future = _counting.get(key)
+        if future is None:
+            future = _counting[key] = Future()
+            Thread(target=_count_into, args=(future, key, run), daemon=True).start()
+    try:
+        return future.result(PATIENCE_S)
+    except TimeoutError:
+        raise StillCounting(get_record(run.run_id, run.connection), events) from None
+
+
+def _count_into(future: Future[Counted | None], key: tuple[int, str], run: Run) -> None:
+    try:
+        future.set_result(run.counted())
+    except BaseException as error:  # noqa: BLE001 - who waits for it gets it
+        future.set_exception(error)
+    finally:
+        with _lock:
+            del _counting[key]
 
 
 _STATES: Mapping[str, AttemptState] = {
@@ -130,11 +178,11 @@ def find_usual_s(record: RunRecord, run: Run) -> tuple[float, int] | None:
 
     None if no such run is known.
     """
-    earlier = client.list_runs(run.connection, COMPARED, workflow=record.workflow)
+    wanted = RunFilter("succeeded", record.workflow)
+    earlier = read_run_page(run.connection, COMPARED, wanted, most=MOST_LOOKED_AT).runs
     took = [
         (each.ended_at - each.committed_at).total_seconds()
         for each in earlier
-        if each.state == "succeeded" and each.run_id != record.run_id
         if each.ended_at is not None and each.committed_at is not None
     ]
     return (median(took), len(took)) if took else None

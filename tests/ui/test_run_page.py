@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from threading import Event
 
 import pytest
 from redis import Redis
 from starlette.testclient import TestClient
 
 import flowq.ui
-from flowq.client import submit
+from flowq.client import Run, submit
 from flowq.graph import build_graph
 from flowq.pictures.stored import make_source
 from flowq.planner import make_plan
+from flowq.runtime import counts
 from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
+from flowq.ui import reading
 from flowq.workers import Worker
 from tests import JOBS_FOLDER
 from tests.runtime.language import RUN, Runs, each
@@ -110,8 +113,13 @@ def submit_all(connection: Redis, workflow: Workflow, inputs: Mapping[str, objec
     submit(replace(plan, source=make_source(graph), labels={"team": "data"}), connection)
 
 
-@pytest.fixture
-def shop(connection: Redis) -> Runs:
+@pytest.fixture(params=["folded", "counted"])
+def shop(
+    connection: Redis, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Runs:
+    """A run that has gone as far as it can without an approval, read in one of two ways."""
+    if request.param == "counted":
+        monkeypatch.setattr(counts, "FEW_EVENTS", 0)
     runs = Runs(connection)
     submit_shop(runs)
     drain(connection)
@@ -242,3 +250,47 @@ def test_the_style_of_drawings_is_scoped_to_them(page: TestClient) -> None:
     assert ".graph .scheduled .box{" in rules  # a state that a box may get while the page is open
     for line in rules.splitlines():
         assert line.startswith((".graph ", ".timeline ", ".histogram ", "@media", "}"))
+
+
+def test_a_page_does_not_wait_while_a_large_run_is_counted(
+    shop: Runs, page: TestClient, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(reading, "MANY_EVENTS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "PATIENCE_S", 0)
+        patch.setattr(Run, "counted", lambda _: counted.wait(60) and None)
+        counted = Event()
+        for path in ("", "/jobs/list", "/groups/page"):
+            found = get(page, f"/runs/{RUN}{path}")
+            assert "events of this run are counted" in found.text
+            assert found.all("meta", content="1")
+        counted.set()
+        wait_until(lambda: not reading._counting)
+
+    assert "2 failures" in get(page, f"/runs/{RUN}").text
+
+
+def test_items_are_read_from_their_records_as_from_their_events(
+    shop: Runs, connection: Redis
+) -> None:
+    counted = counts.read_counted(RUN, connection)
+    assert counted is not None
+    for state, number in (("finished", 3), ("failed", 1)):
+        quick = counts.read_items(counted, "page", state, connection, limit=9)
+        slow = counts.read_page(counted, "page", state, connection, limit=9)
+        told = [
+            (one.name, one.job_id, one.state, one.attempts, one.worker, one.error) for one in quick
+        ]
+        assert slow is not None
+        assert told == [
+            (one.name, one.job_id, one.state, one.attempts, one.worker, one.error) for one in slow
+        ]
+        assert len(told) == number
+        for one, other in zip(quick, slow, strict=True):
+            assert one.duration_s is not None
+            assert one.duration_s == pytest.approx(other.duration_s, abs=0.01)
+    behind = counts.read_items(counted, "page", "finished", connection, after="page[0]", limit=1)
+    assert [one.name for one in behind] == ["page[1]"]
+    found = counts.find_items(RUN, "page", "3", connection, 9)
+    assert [(one.name, one.state) for one in found] == [("page[3]", "finished")]
+    assert not counts.find_items(RUN, "page", "*", connection, 9)

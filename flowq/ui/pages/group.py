@@ -22,6 +22,7 @@ from flowq.render.tally import LEAST_ITEMS
 from flowq.runtime.counts import find_items, read_newest_ends
 from flowq.runtime.runs import read_job_records
 from flowq.status import BAD, ENDED, TOLERATED, JobStatus
+from flowq.ui.pages.parts import when_counted
 from flowq.ui.pages.waiting import ask, read_items
 from flowq.ui.reading import Seen, read_run
 from flowq.ui.site import site_of
@@ -32,7 +33,7 @@ ERRORS = 10
 MAX_NAMED = 3
 MAX_ERROR = 200
 BARS = 24
-NEWEST_ENDS = 10_000
+NEWEST_ENDS = 4_000
 """Of a group whose items are counted: so many of the run's newest events are looked at for the
 durations and errors."""
 
@@ -101,7 +102,7 @@ def _link(query: Mapping[str, str]) -> str:
 def _read_counted(seen: Seen, name: str, state: str, after: str, text: str) -> _Group | None:
     """Read a group whose items are counted; None for all others."""
     part, run_id, connection = seen.tally.parts.get(name), seen.run.run_id, seen.run.connection
-    if seen.counted is None or part is None or not part.states.total():
+    if seen.counted is None or part is None or not (part.is_group and part.states.total()):
         return None
     counts, items, has_more = +part.states, list[JobStatus](), False
     chosen = state or ("" if text else _find_worst(counts))
@@ -238,4 +239,4 @@ def make_histogram(seconds: Sequence[float]) -> Histogram | None:
     return Histogram(bars, len(ordered), *told)
 
 
-ROUTES: list[BaseRoute] = [Route("/runs/{run}/groups/{group:path}", show_group)]
+ROUTES: list[BaseRoute] = [Route("/runs/{run}/groups/{group:path}", when_counted(show_group))]

@@ -20,11 +20,11 @@ from flowq.render.events import progress_text
 from flowq.render.groups import with_span
 from flowq.render.job_output import attempt_lines
 from flowq.render.summary import without_runtime
-from flowq.runtime.counts import read_job_events
+from flowq.runtime.counts import find_item_id, read_item_events
 from flowq.runtime.results import get_failures, read_views
 from flowq.runtime.runs import read_job_records
 from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
-from flowq.ui.pages.parts import COMMANDS, find_target
+from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
 from flowq.ui.pages.waiting import ask
 from flowq.ui.reading import Seen, read_run
 from flowq.ui.site import site_of
@@ -89,8 +89,12 @@ def _find_job(seen: Seen, name: str) -> tuple[JobStatus, Sequence[Attempt]]:
         if job is None:
             raise missing_job(seen.run.run_id, name, seen.status.names())
         return job, seen.attempts.get(name, ())
-    events = read_job_events(seen.run.run_id, [name], seen.run.connection)
-    job = fold(RunStatus(seen.run.run_id, ""), events).jobs.get(name) or seen.status.jobs.get(name)
+    known = seen.status.jobs.get(name)
+    job_id = known.job_id if known else find_item_id(seen.run.run_id, name, seen.run.connection)
+    if not job_id:
+        raise missing_job(seen.run.run_id, name, seen.status.names())
+    events = read_item_events(seen.run.run_id, name, job_id, seen.run.connection)
+    job = fold(RunStatus(seen.run.run_id, ""), events).jobs.get(name) or known
     if job is None:
         raise missing_job(seen.run.run_id, name, seen.status.names())
     return job, read_attempts(events).get(name, ())
@@ -220,4 +224,4 @@ def _find_group(seen: Seen, name: str, root: str) -> tuple[str, str] | None:
     return (group, target) if "/groups/" in target else None
 
 
-ROUTES: list[BaseRoute] = [Route("/runs/{run}/jobs/{job:path}", show_job)]
+ROUTES: list[BaseRoute] = [Route("/runs/{run}/jobs/{job:path}", when_counted(show_job))]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
 from flowq.runtime.explain import PLAIN
 from flowq.ui.looks import segment
-from flowq.ui.reading import Seen
+from flowq.ui.reading import Seen, StillCounting
+from flowq.ui.site import site_of
 
 
 class PageCommands:
@@ -40,3 +46,16 @@ def find_target(seen: Seen, root: str, name: str) -> str:
             return f"{root}/runs/{run_id}/groups/{segment(path)}"
         parts = part.parts
     return f"{root}/runs/{run_id}/jobs/{segment(name)}" if name in seen.status.jobs else ""
+
+
+def when_counted(show: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Make a page of a run say that its events are counted, and load itself again, meanwhile."""
+
+    def handle(request: Request) -> Response:
+        try:
+            return show(request)
+        except StillCounting as counting:
+            record, events = counting.record, counting.events
+            return site_of(request).render(request, "counting.html", record=record, events=events)
+
+    return handle

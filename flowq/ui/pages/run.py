@@ -26,7 +26,7 @@ from flowq.pictures.svg import page_style, render_svg
 from flowq.pictures.timeline import STYLE, Row, look_of, render_timeline
 from flowq.render.tally import walk
 from flowq.status import RUN_ENDED
-from flowq.ui.pages.parts import COMMANDS, find_target
+from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
 from flowq.ui.pages.waiting import (
     find_asking,
     find_running,
@@ -246,6 +246,6 @@ _HISTOGRAM = """\
 
 
 ROUTES: list[BaseRoute] = [
-    Route("/runs/{run}", show_run),
+    Route("/runs/{run}", when_counted(show_run)),
     Route("/pictures.css", show_style),
 ]

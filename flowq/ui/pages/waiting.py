@@ -20,7 +20,7 @@ from flowq.pictures.report import (
     without_beginning,
 )
 from flowq.render.events import progress_text
-from flowq.runtime.counts import read_page
+from flowq.runtime import counts
 from flowq.runtime.listening import find_unattended
 from flowq.runtime.runs import read_job_records
 from flowq.spec import Input
@@ -79,8 +79,6 @@ def read_failures(seen: Seen) -> Failures:
     shown = []
     for job in first:
         told = tell_failure(job, report)
-        if not told.why and job.error:
-            told = replace(told, why=job.error)
         shown.append(
             Failure(
                 told,
@@ -251,5 +249,9 @@ def find_running(seen: Seen) -> list[Running]:
 def read_items(seen: Seen, group: str, state: str, limit: int, after: str = "") -> list[JobStatus]:
     """Return the first items in a state of a group that is counted."""
     assert seen.counted is not None
-    found = read_page(seen.counted, group, state, seen.run.connection, after=after, limit=limit)
-    return found or []
+    connection = seen.run.connection
+    kinds = ("asking", "stuck", "deferred") if state == "deferred" else (state,)
+    found: list[JobStatus] = []
+    for kind in kinds:
+        found += counts.read_items(seen.counted, group, kind, connection, after=after, limit=limit)
+    return sorted(found, key=lambda job: int(job.job_id.rpartition("--")[2]))[:limit]
