@@ -183,7 +183,8 @@ def tell_failure(job: JobStatus, report: RunReport) -> ToldFailure:
     attempts = report.attempts.get(job.name, ())
     is_tolerated = report.status.is_tolerated(job)
     notes = [TOLERATED if is_tolerated else ""]
-    notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
+    number = max(len(attempts), attempts[-1].number if attempts else job.attempts)
+    notes += [count(number, "attempt") if number > 1 else ""]
     known = _find_error(attempts) or job.error
     why = known or (last_message(text) if kept else job.reason)
     return ToldFailure(
