@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flowq import client, job_output
-from flowq.client import Run, missing_job
+from flowq.client import Explanation, Run, missing_job
+from flowq.errors import UsageError
 from flowq.pictures.of_run import find_edges
 from flowq.pictures.picture import edge_documents
 from flowq.pictures.stored import read_picture
-from flowq.render.groups import by_declaration, find_declared
+from flowq.render.groups import by_declaration, choose_items, find_declared
 from flowq.render.job_output import output_documents
 from flowq.render.json import (
     MAX_RESULTS,
     RunFacts,
     job_document,
+    make_document,
     run_document,
     write_json,
 )
 from flowq.render.summary import without_runtime
-from flowq.status import BAD, JobStatus, RunStatus
+from flowq.status import BAD, ENDED, JobStatus, RunStatus
 
 LAST_LINES = 10
 """How many lines of the output of a job that failed are in its error."""
@@ -107,7 +109,22 @@ def job_json(
     has_all_results: bool,
     has_nested: bool,
 ) -> str:
-    """Return a job, an item or a group of a run as one JSON object. Errors: NotFound.
+    """Return what `read_job` does as JSON. Errors: NotFound."""
+    document = read_job(
+        run, name, find_items, has_all_results=has_all_results, has_nested=has_nested
+    )
+    return write_json(document)
+
+
+def read_job(
+    run: Run,
+    name: str,
+    find_items: Callable[[RunStatus], Sequence[JobStatus]] | None = None,
+    *,
+    has_all_results: bool = False,
+    has_nested: bool = False,
+) -> dict[str, Any]:
+    """Return a job, an item or a group of a run as a document. Errors: NotFound.
 
     With `find_items`, it lists those items of the group.
     """
@@ -127,4 +144,59 @@ def job_json(
     facts = replace(facts, result_by_name={**facts.result_by_name, **found})
     if find_items is not None:
         facts = replace(facts, listed={each.name for each in find_items(facts.status)})
-    return write_json(job_document(facts, name, view.arguments, traceback, output))
+    return job_document(facts, name, view.arguments, traceback, output)
+
+
+def choose_page(
+    run: Run, status: RunStatus, name: str, state: str, after: str, limit: int
+) -> list[JobStatus]:
+    """Return the items of a group that are in a state, those behind the item `after`.
+
+    Errors: NotFound; UsageError for what is no group.
+    """
+    group = find_declared(status, name)
+    if group is None or not group.is_group:
+        if group is None and name not in status.jobs:
+            raise missing_job(run.run_id, name, status.names())
+        raise UsageError(f"{name} is not a group; only a group has items to list by state")
+    names = {job.name for job in group.items}
+    if after and after not in names:
+        raise missing_job(run.run_id, after, names)
+    return choose_items(group, state, after, limit)[0]
+
+
+MAX_EXPLAINED = 5
+"""How many jobs are explained where none is named."""
+
+
+def names_to_explain(status: RunStatus) -> list[str]:
+    """Return the jobs that are explained where none is named: those left, else those that failed.
+
+    All of them; the first `MAX_EXPLAINED` are shown.
+    """
+    jobs = status.jobs.values()
+    left = [job.name for job in jobs if job.state not in ENDED]
+    bad = (job for job in jobs if job.state != "finished" and not status.is_tolerated(job))
+    return left or [job.name for job in bad]
+
+
+def explain_document(explanations: Iterable[Explanation]) -> dict[str, Any]:
+    """Return what `flowq explain` prints."""
+    return make_document("explain", jobs=[_explanation(each) for each in explanations])
+
+
+def _explanation(told: Explanation) -> dict[str, Any]:
+    return {
+        "name": told.name or None,
+        "job_id": told.job_id,
+        "status": told.state,
+        "reasons": [
+            {
+                "kind": reason.kind,
+                "message": reason.text,
+                "hint": reason.hint or None,
+                "job_ids": list(reason.job_ids),
+            }
+            for reason in told.reasons
+        ],
+    }

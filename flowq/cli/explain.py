@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import click
 
@@ -13,12 +12,11 @@ from flowq.cli import options, terminal
 from flowq.cli.completion import complete_run
 from flowq.cli.place import Place, opened
 from flowq.client import Explanation, Run, missing_job
+from flowq.documents import MAX_EXPLAINED, explain_document, names_to_explain
 from flowq.errors import JobNotFound, RunNotFound
-from flowq.render.json import make_document, write_json
+from flowq.render.json import write_json
 from flowq.render.lines import printable
-from flowq.status import ENDED, RunStatus, say_state
-
-MAX_JOBS = 5
+from flowq.status import say_state
 
 
 @click.command()
@@ -44,29 +42,11 @@ def command(
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         explanations = _explanations(run_or_job, job, place, is_quiet=as_json)
         if as_json:
-            told = [_document(each) for each in explanations]
-            terminal.write(write_json(make_document("explain", jobs=told)), out)
+            terminal.write(write_json(explain_document(explanations)), out)
             return
         for _, alike in groupby(explanations, lambda each: (each.state, each.reasons)):
             lines = _tell(list(alike)).split("\n")
             terminal.write("".join(f"{printable(line)}\n" for line in lines))
-
-
-def _document(told: Explanation) -> dict[str, Any]:
-    return {
-        "name": told.name or None,
-        "job_id": told.job_id,
-        "status": told.state,
-        "reasons": [
-            {
-                "kind": reason.kind,
-                "message": reason.text,
-                "hint": reason.hint or None,
-                "job_ids": list(reason.job_ids),
-            }
-            for reason in told.reasons
-        ],
-    }
 
 
 def _tell(alike: Sequence[Explanation]) -> str:
@@ -104,16 +84,11 @@ def _of_job(run: Run, name: str, place: Place) -> Explanation:
 
 def _of_run(run: Run, place: Place, *, is_quiet: bool) -> Iterator[Explanation]:
     status = run.status()
-    names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
+    names = names_to_explain(status)
     if not names and not is_quiet:
         terminal.write(
             f"run {run.run_id} ({status.state}): no job is waiting, and no failure counts\n"
         )
-    yield from (run.explain(name, place) for name in names[:MAX_JOBS])
-    if len(names) > MAX_JOBS:
-        terminal.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")
-
-
-def _bad(status: RunStatus) -> list[str]:
-    jobs = status.jobs.values()
-    return [j.name for j in jobs if j.state != "finished" and not status.is_tolerated(j)]
+    yield from (run.explain(name, place) for name in names[:MAX_EXPLAINED])
+    if len(names) > MAX_EXPLAINED:
+        terminal.note(f"flowq: and {len(names) - MAX_EXPLAINED} more jobs; name one of them")

@@ -180,7 +180,10 @@ class _Page:
 
     def read(self, status: RunStatus) -> list[JobStatus]:
         """Return the items. Errors: NotFound; UsageError for what is no group."""
-        return self._choose(self._find_group(status))[0]
+        from flowq.documents import choose_page  # noqa: PLC0415 - lines need none of it
+
+        limit = self.limit or PAGE
+        return choose_page(self.run, status, self.name, self.state, self.after, limit)
 
     def _find_group(self, status: RunStatus) -> Declared:
         group = find_declared(status, self.name)

@@ -427,7 +427,7 @@ def _approval_document(job: JobStatus, record: JobRecord) -> dict[str, Any]:
     said = {
         "status": status,
         "message": record.message,
-        "asks": [_input(each) for each in record.asks],
+        "asks": [input_document(each) for each in record.asks],
     }
     if decision is None:
         return said
@@ -440,11 +440,17 @@ def _approval_document(job: JobStatus, record: JobRecord) -> dict[str, Any]:
     }
 
 
-def _input(declared: Input) -> dict[str, Any]:
+def input_document(declared: Input) -> dict[str, Any]:
+    """Return an input of a workflow or of an approval."""
     said = {"name": declared.name, "type": declared.type, "required": declared.required}
     if not declared.required:
         said["default"] = to_json(declared.default)
-    return said | ({"choices": list(declared.choices)} if declared.choices else {})
+    told = {
+        "choices": list(declared.choices),
+        "description": declared.description,
+        "pattern": declared.pattern,
+    }
+    return said | {name: value for name, value in told.items() if value}
 
 
 def _documents(views: Mapping[str, Any]) -> dict[str, Any]:

@@ -362,7 +362,7 @@ def test_a_fault_is_told_without_its_text(connection: Redis, monkeypatch: pytest
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("secret")
 
-    monkeypatch.setattr("flowq.client.list_runs", fail)
+    monkeypatch.setattr("flowq.client.read_run_page", fail, raising=False)
     page = TestClient(make_app(Site(connection), lambda _: "ada"), raise_server_exceptions=False)
 
     reply = page.get("/api/runs")

@@ -1,0 +1,118 @@
+"""The workflows that may be submitted: those of the YAML files in one folder, by their names.
+
+A request says a name, and never a path or a text. Hidden files, and links that lead out of the
+folder, are not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flowq.compiling import compile_plan, find_problems
+from flowq.declare import yaml
+from flowq.errors import FlowqError, NotFound, Problem, UsageError, WorkflowInvalid
+from flowq.nearest import did_you_mean
+from flowq.plan import Plan
+from flowq.render.json import input_document, make_document
+from flowq.spec import Input, Workflow
+
+ENDINGS = (".yaml", ".yml")
+MAX_FILES = 500
+MAX_LOOKED_AT = 20_000
+"""How many entries of the folder are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A workflow of the folder. `file` is its path there; with `problems`, it cannot run."""
+
+    name: str
+    file: str
+    description: str = ""
+    inputs: tuple[Input, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def list_offered(folder: Path) -> list[Offered]:
+    """Return the workflows of a folder, by name. Of two with one name, none can be submitted."""
+    found = [
+        _read(str(folder), str(path), status.st_mtime_ns, status.st_size)
+        for path in islice(_find_files(folder), MAX_FILES)
+        for status in [path.stat()]
+    ]
+    return sorted((each for each in found if each is not None), key=lambda each: each.name)
+
+
+def plan_offered(
+    folder: Path, name: str, inputs: Mapping[str, Any], labels: Mapping[str, str]
+) -> Plan:
+    """Return the plan of a run of one of these workflows. Its functions are not imported here.
+
+    Errors: NotFound; UsageError; WorkflowInvalid.
+    """
+    offered = list_offered(folder)
+    named = [each for each in offered if each.name == name]
+    if not named:
+        hint = did_you_mean(name, [each.name for each in offered])
+        raise NotFound(f"there is no workflow {name} to submit{f'; {hint}' if hint else ''}")
+    if len(named) > 1:
+        files = " and ".join(each.file for each in named)
+        raise UsageError(f"{files} are both named {name}: give one of them another `name`")
+    workflow, problems = yaml.read_partly(folder / named[0].file)
+    errors = [each for each in problems if each.severity == "error"]
+    if errors:
+        raise WorkflowInvalid(errors)
+    return compile_plan(workflow, inputs, imports=False, labels=labels)
+
+
+def _find_files(folder: Path) -> Iterator[Path]:
+    root = folder.resolve()
+    for path in islice(sorted(folder.rglob("*")), MAX_LOOKED_AT):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        is_inside = path.resolve().is_relative_to(root)  # a link may lead elsewhere
+        if path.suffix in ENDINGS and not is_hidden and is_inside and path.is_file():
+            yield path
+
+
+@lru_cache(maxsize=MAX_FILES)
+def _read(folder: str, path: str, _changed_at: int, _size: int) -> Offered | None:
+    """Read a file, once for each version of it; None for other YAML than workflows."""
+    file = str(Path(path).relative_to(folder))
+    try:
+        workflow, problems = yaml.read_partly(path)
+        found = _errors(problems) or _errors(_check(workflow))
+    except FlowqError as error:
+        return Offered(Path(path).stem, file, problems=(str(error),))
+    if not workflow.jobs:
+        return None
+    return Offered(workflow.name, file, workflow.description, workflow.inputs, found)
+
+
+def _check(workflow: Workflow) -> Sequence[Problem]:
+    return find_problems(workflow, imports=False)
+
+
+def _errors(problems: Sequence[Problem]) -> tuple[str, ...]:
+    return tuple(str(each) for each in problems if each.severity == "error")
+
+
+def offered_document(workflows: Iterable[Offered]) -> dict[str, Any]:
+    """Return the workflows that may be submitted, with their typed inputs."""
+    return make_document(
+        "workflows",
+        workflows=[
+            {
+                "name": each.name,
+                "file": each.file,
+                "description": each.description or None,
+                "inputs": [input_document(declared) for declared in each.inputs],
+                "problems": list(each.problems),
+            }
+            for each in workflows
+        ],
+    )
