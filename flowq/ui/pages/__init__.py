@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from flowq.ui.pages import group, job, now, run, runs, workers
+from flowq.ui.pages import group, job, now, run, runs, submit, workers
 
 ROUTES: list[BaseRoute] = [
     *runs.ROUTES,
@@ -13,4 +13,5 @@ ROUTES: list[BaseRoute] = [
     *group.ROUTES,
     *now.ROUTES,
     *workers.ROUTES,
+    *submit.ROUTES,
 ]
