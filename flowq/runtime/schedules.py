@@ -139,7 +139,9 @@ def _make_record(
 
 def _find_dues(schedules: Sequence[Schedule], now: datetime) -> Iterator[datetime]:
     for each in schedules:
-        with suppress(ValueError, KeyError):  # the database of time zones may be another one here
+        with suppress(
+            ValueError, KeyError, OSError
+        ):  # the database of time zones may be another one here
             yield find_next(each.cron, ZoneInfo(each.timezone), now)
 
 

@@ -24,9 +24,12 @@ from flowq.status import RunRecord, say_state
 
 _LOOKS_LIKE: Mapping[str, str] = {
     "running": "started",
+    "active": "started",
     "busy": "started",
     "succeeded": "finished",
     "lost": "failed",
+    "unserved": "failed",
+    "flaky": "tolerated",
     "waiting": "deferred",
     "staged": "deferred",
     "handed": "queued",
@@ -54,7 +57,7 @@ def glyph(state: str) -> str:
 
 def said(state: str) -> str:
     """Return the word for a state."""
-    return {"handed": "handed over"}.get(state, state)
+    return {"handed": "handed over", "unserved": "nobody serves it"}.get(state, state)
 
 
 def ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:

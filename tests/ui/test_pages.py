@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
@@ -19,7 +20,10 @@ from flowq.graph import build_graph
 from flowq.pictures.stored import make_source
 from flowq.planner import make_plan
 from flowq.runtime import keys
-from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
+from flowq.runtime.connections import read_clock
+from flowq.runtime.schedules import record_schedule
+from flowq.scheduling import pause
+from flowq.spec import Approval, Input, JobSpec, Retry, Schedule, Workflow
 from tests.runtime.language import each, job
 from tests.ui.html_rules import find_problems
 
@@ -30,6 +34,8 @@ PAGES = (
     "/?label=nonsense",
     "/now",
     "/workers",
+    "/schedules",
+    "/workflows/nightly",
     "/submit",
     "/submit?workflow=typed",
 )
@@ -114,6 +120,11 @@ def submit_some(connection: Redis, work: Work) -> list[str]:
         submitted(connection, "release", job("asks", "give", approval=Approval("Deploy?"))),
     ]
     work()
+    for name in ("nightly", "paused", "old"):
+        dues = (Schedule("30 6 * * *", "Europe/Berlin", catch_up="all"), Schedule("@daily"))
+        record_schedule(name, dues if name != "old" else (), connection, read_clock(connection))
+    pause("paused", connection)
+    connection.set(keys.scheduler("nightly"), "host 12 abcd")
     found.append(submitted(connection, "mails", job("send", "give", queue="mails")))
     return found
 
@@ -131,9 +142,10 @@ def submit_hostile(connection: Redis, work: Work) -> list[str]:
                 job("asks", "give", approval=Approval(text)),
                 inputs=declared,
                 given={"text": f"{text} \ud800"},
-                labels={"team": text[:200].encode(errors="ignore").decode()},
+                labels={"team": text[:200]},
             )
         )
+        record_schedule(text, (Schedule(text, text),), connection, read_clock(connection))
     work()
     return found
 
@@ -162,7 +174,9 @@ def test_pages_of_all_kinds_of_runs_are_well_formed(
 def test_pages_show_hostile_texts_as_texts(
     connection: Redis, mounted: TestClient, work: Work
 ) -> None:
-    for address in addresses(submit_hostile(connection, work)):
+    run_ids = submit_hostile(connection, work)
+    of_workflows = [f"/workflows/{quote(text, safe='')}" for text in HOSTILE]
+    for address in [*addresses(run_ids), *of_workflows]:
         text = mounted.get(ROOT + address).text
         assert find_problems(text, ROOT) == [], address
         for mark in ("<script>alert", "<img", "49049"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from flowq.ui.pages import group, job, now, run, runs, submit, workers
+from flowq.ui.pages import group, job, now, run, runs, schedules, submit, workers, workflow
 
 ROUTES: list[BaseRoute] = [
     *runs.ROUTES,
@@ -13,5 +13,7 @@ ROUTES: list[BaseRoute] = [
     *group.ROUTES,
     *now.ROUTES,
     *workers.ROUTES,
+    *schedules.ROUTES,
     *submit.ROUTES,
+    *workflow.ROUTES,
 ]
