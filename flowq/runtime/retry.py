@@ -160,13 +160,17 @@ def _refuse_vain(
 
 def _find_culprit(
     job_id: str,
-    blockers: Iterable[str],
+    blockers: Sequence[str],
     again: set[str],
     jobs: Mapping[str, _Ended],
     connection: Redis,
 ) -> str | None:
-    fields = ("policy", "failed", "canceled", "above")
-    policy, *counts, above = connection.hmget(keys.future(job_id), fields)
+    fields = ("policy", "failed", "canceled", "above", "decided")
+    policy, *counts, above, decided = connection.hmget(keys.future(job_id), fields)
+    if policy == b"one_success" and decided is None:  # it needs one that has succeeded, or may
+        can_start = any(jobs[blocker].outcome == "finished" for blocker in blockers)
+        has_others = connection.hlen(keys.edges(job_id)) > len(blockers)
+        return None if can_start or has_others else blockers[0]
     if policy in (b"skip", b"wait"):
         for blocker in blockers:
             if not (jobs[blocker].outcome in SUCCESSES or job_id in jobs[blocker].ignoring_ids):

@@ -19,6 +19,7 @@ def make(seed: int) -> dict[str, Any]:
     """Return the document of a workflow."""
     dice = random.Random(seed)
     document = _workflow(dice, depth=2)
+    _add_starts(random.Random(f"starts of {seed}"), document)
     return {"inputs": {"size": {"default": dice.randint(1, 4), "type": "int"}}, **document}
 
 
@@ -108,6 +109,23 @@ def _add_branches(dice: random.Random, names: list[str], jobs: dict[str, Any]) -
         later = [each for each in names[at + 1 :] if each not in taken]
         jobs[name]["else"] = dice.choice([*later, "skip"])
         taken.add(jobs[name]["else"])
+
+
+def _add_starts(dice: random.Random, document: dict[str, Any]) -> None:
+    """Let some jobs start at the first success or failure before them.
+
+    Not those that ask how these have ended, nor in branches, which do: that depends on time.
+    """
+    jobs = document["jobs"]
+    for nested in document.get("workflows", {}).values():
+        _add_starts(dice, nested)
+    if any("else" in job for job in jobs.values()):
+        return
+    for job in jobs.values():
+        others = {"for_each", "matrix", "on_blocker_failure"} & job.keys()
+        asks = "seen" in job.get("with", {})
+        if "needs" in job and not others and not asks and dice.random() < 0.25:
+            job["start_when"] = dice.choice(["one_success", "one_failed"])
 
 
 def _make_group(

@@ -349,3 +349,11 @@ def test_a_retry_of_what_was_not_needed_runs_it_as_any_other(run: Runs, tidy: Ti
     retry.retry(RUN, run.connection, "b")
     take(run, "b").set_status(JobStatus.FAILED)
     assert (run.state, run.states["b"], run.states["first"]) == ("failed", "failed", "finished")
+
+
+def test_a_retry_of_one_that_nothing_can_start_is_refused(run: Runs, work: Work) -> None:
+    submit(run, f"jobs: {{a: {{{BAD}}}, first: {{needs: a, start_when: one_success, {GOOD}}}}}")
+    work()
+    with pytest.raises(WrongState, match="a before it did not succeed; retry a, and first runs"):
+        retry.retry(RUN, run.connection, "first")
+    assert set(retry.retry(RUN, run.connection, "a")) == {f"{RUN}-a", f"{RUN}-first"}
