@@ -393,14 +393,19 @@ def _read_record(name: str, job_id: str, state: str, fields: Sequence[bytes | No
     )
 
 
+def read_newest_events(run_id: str, connection: Redis, limit: int) -> list[Event]:
+    """Return the newest events of a run, in their order."""
+    entries: Any = connection.xrevrange(keys.run_events(run_id), count=limit)
+    return list(starmap(runs.read_entry, reversed(entries)))
+
+
 def read_newest_ends(run_id: str, group: str, connection: Redis, limit: int) -> list[JobStatus]:
     """Return the items of a group that ended among the newest events of a run, in no order.
 
     Reads `limit` events.
     """
     found: dict[str, Event] = {}
-    entries: Any = connection.xrevrange(keys.run_events(run_id), count=limit)
-    for event in starmap(runs.read_entry, entries):
+    for event in reversed(read_newest_events(run_id, connection, limit)):
         if event.name.startswith(f"{group}[") and event.name.endswith("]"):
             found.setdefault(event.name, event)
     ended = [each for each in found.values() if each.state in ENDED]

@@ -11,17 +11,17 @@ from statistics import median
 from threading import Lock, Thread
 
 from flowq.client import Run
-from flowq.history import Attempt, AttemptState
+from flowq.history import Attempt, AttemptState, read_attempts
 from flowq.pictures.of_run import draw_counted
 from flowq.pictures.picture import Picture
 from flowq.pictures.report import RunReport
 from flowq.pictures.timeline import Row, find_rows
 from flowq.render.tally import Part, Tally
 from flowq.runtime import keys
-from flowq.runtime.counts import Counted
+from flowq.runtime.counts import Counted, read_newest_events
 from flowq.runtime.run_lists import RunFilter, read_run_page
-from flowq.runtime.runs import get_record
-from flowq.status import JobStatus, RunRecord, RunStatus
+from flowq.runtime.runs import get_declared, get_record, read_events
+from flowq.status import Event, JobStatus, RunRecord, RunStatus, fold, outermost_name
 
 COMPARED, MOST_LOOKED_AT = 5, 100
 """How many earlier runs say how long a workflow usually takes, and how many are looked at."""
@@ -35,7 +35,7 @@ class Seen:
     """A run when its page was asked for.
 
     Shape: `status` and `attempts` (by name) have all jobs, but of a run that is `counted` only its
-    single jobs; `tally` has the numbers of both.
+    single jobs; `tally` has the numbers of both. `acts` are what somebody has done, newest first.
     """
 
     run: Run
@@ -44,6 +44,7 @@ class Seen:
     picture: Picture
     tally: Tally
     attempts: Mapping[str, Sequence[Attempt]]
+    acts: Sequence[Event] = ()
     counted: Counted | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -95,12 +96,34 @@ def read_run(run: Run) -> Seen:
     record, counted = get_record(run.run_id, run.connection), _count(run)
     tally = Tally.of_counted(counted) if counted else None
     if counted is None or tally is None:
-        status, attempts = run.history()
-        return Seen(run, record, status, run.picture(status), Tally(status), attempts)
+        events = list(read_events(run.run_id, run.connection))
+        status, attempts = (
+            fold(get_declared(run.run_id, run.connection), events),
+            read_attempts(events),
+        )
+        picture, acts = run.picture(status), find_acts(events)
+        return Seen(run, record, status, picture, Tally(status), attempts, acts)
     status = counted.status
     told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
     picture = draw_counted(run.picture(status), tally.parts)
-    return Seen(run, record, status, picture, tally, told, counted)
+    acts = find_acts(read_newest_events(run.run_id, run.connection, NEWEST_EVENTS))
+    return Seen(run, record, status, picture, tally, told, acts, counted)
+
+
+NEWEST_EVENTS = 1_000
+"""Of a run that is counted, so many events are searched for what somebody has done."""
+
+MAX_ACTS = 20
+
+
+def find_acts(events: Sequence[Event]) -> list[Event]:
+    """Return the newest events of what somebody has done, one for each act, the newest first."""
+    acts: dict[tuple[str, str, str], Event] = {}
+    for event in reversed(events):
+        if event.act:  # an act of a group, or a cancel, has an event for each of its jobs
+            name = outermost_name(event.name) if event.name else ""
+            acts.setdefault((event.act, event.by, name), event)
+    return list(acts.values())[:MAX_ACTS]
 
 
 class StillCounting(Exception):

@@ -234,6 +234,19 @@ def test_the_table_can_be_filtered_and_the_graph_focused(shop: Runs, page: TestC
     assert page.get(f"/runs/{RUN}?focus=nothing").status_code == 400
 
 
+def test_a_run_tells_who_has_done_what(shop: Runs, page: TestClient, connection: Redis) -> None:
+    Run(RUN, connection).approve("deploy", {"version": 2, "place": "here"}, by="bob", note="fine")
+    Run(RUN, connection).cancel(by="carol", may_wait=False)
+
+    text = get(page, f"/runs/{RUN}").text
+    assert re.search("Approve by bob , .*: deploy", text)
+    assert "Cancel by carol ," in text
+    said = get(page, f"/runs/{RUN}/jobs/deploy").text
+    assert "by bob ," in said
+    assert "Note fine" in said
+    assert "version = 2" in said
+
+
 def test_a_page_that_may_only_look_has_no_forms_of_acts(shop: Runs, connection: Redis) -> None:
     application = flowq.ui.app(connection=connection, authorize=lambda _: "ada", is_read_only=True)
     for path in (f"/runs/{RUN}", f"/runs/{RUN}/jobs/deploy", f"/runs/{RUN}/jobs/flaky"):

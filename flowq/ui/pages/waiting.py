@@ -191,10 +191,12 @@ _ORDER = ("scheduled", "queued", "deferred")
 def find_waiting(seen: Seen) -> Waiting:
     """Explain the first jobs that wait: those first that wait for somebody, or for a worker."""
     connection, run_id = seen.run.connection, seen.run.run_id
-    jobs = [job for job in seen.status.jobs.values() if job.state in _ORDER]
+    waiting = (job for job in seen.status.jobs.values() if job.state in _ORDER)
+    jobs = [job for job in waiting if not job.is_asking]
     total = len(jobs)
     for group in seen.counted.groups if seen.counted else ():
         total += sum(number for state, number in group.states.items() if state in _ORDER)
+        total -= group.counts.get(("item", "asking"), 0)
         for state in ("stuck", "queued", "deferred"):
             if ("item", state) in group.counts:
                 jobs += read_items(seen, group.name, state, limit=1)
@@ -202,7 +204,6 @@ def find_waiting(seen: Seen) -> Waiting:
     queued.sort(key=lambda job: (job.state != "queued", job.queued_at or seen.now))
     records = read_job_records([job.job_id for job in queued[:MAX_LOOKED_AT]], connection)
     origins = sorted({record.origin for record in records.values()})
-    jobs = [job for job in jobs if not job.is_asking]
     first = sorted(jobs, key=lambda job: (not job.is_stuck, _ORDER.index(job.state)))
     explained = []
     for job in first[:MAX_EXPLAINED]:
