@@ -162,7 +162,8 @@ class Guard:
         except ClientDisconnect:
             return
         cookie = request.cookies.get(self._address.cookie, "")
-        if not (cookie or isinstance(self._authorize, Token)):
+        # A browser that a proxy, or the application around, has authorized has no cookie of ours.
+        if not cookie and _is_browser(request):
             cookie = csrf_cookie = secrets.token_urlsafe(TOKEN_BYTES)
         request.state.csrf = _make_csrf(cookie)
         await self._app(scope, receive, send_with_headers)
@@ -254,6 +255,11 @@ async def _ask(authorize: Authorize, request: Request) -> str | None:
         if inspect.isawaitable(found):
             found = await found
     return found if isinstance(found, str) else None
+
+
+def _is_browser(request: Request) -> bool:
+    headers = request.headers
+    return "authorization" not in headers or "text/html" in headers.get("accept", "")
 
 
 def _may_come_again(request: Request) -> bool:

@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-END_S = 1.0
+END_S = 0.7
 """How long requests may go on after a signal; those of open pages would never end."""
 
 KEPT_ALIVE_S = 30

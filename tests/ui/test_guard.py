@@ -290,6 +290,25 @@ def test_a_program_with_the_token_needs_neither_cookie_nor_origin(
     assert browser.post(CANCEL, json={}, headers=bearer).status_code == 200
 
 
+def test_a_browser_behind_a_proxy_that_adds_the_token_needs_the_proof_of_the_page(
+    connection: Redis,
+):
+    Runs(connection).submit(job("a", "square", with_={"number": 2}))
+    address = public_address("https://jobs.example", local_address("127.0.0.1", 8080))
+    page = site_at(connection, address, "https://jobs.example")
+    page.headers["Authorization"] = f"Bearer {TOKEN}"  # by the proxy
+    shown = page.get("/", headers={"Accept": "text/html"})
+    csrf = re.search(r'content="([0-9a-f]{64})"', shown.text)
+    assert csrf is not None
+    own = {"Origin": "https://jobs.example", "X-Flowq-Token": csrf[1]}
+
+    for change in ({"Origin": "https://evil.example"}, {"X-Flowq-Token": "0" * 64}):
+        assert page.post(CANCEL, json={}, headers={**own, **change}).status_code == 403
+    assert state_of_run(connection) == "running"
+    assert page.post(CANCEL, json={}, headers=own).status_code == 200
+    assert "set-cookie" not in page.get("/api/runs").headers  # as a program asks
+
+
 def test_get_changes_nothing(browser: TestClient, connection: Redis):
     for path in (CANCEL, f"/api/runs/{RUN}/retry", f"/api/runs/{RUN}/jobs/a/approve"):
         assert browser.get(path).status_code in (404, 405)
