@@ -306,6 +306,7 @@ def test_a_browser_behind_a_proxy_that_adds_the_token_needs_the_proof_of_the_pag
         assert page.post(CANCEL, json={}, headers={**own, **change}).status_code == 403
     assert state_of_run(connection) == "running"
     assert page.post(CANCEL, json={}, headers=own).status_code == 200
+    page.cookies.clear()
     assert "set-cookie" not in page.get("/api/runs").headers  # as a program asks
 
 
