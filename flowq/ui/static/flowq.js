@@ -68,7 +68,7 @@ const troubles = new Map(); // what does not answer, and since when
 
 function note(what, text) {
 	if (!text) troubles.delete(what);
-	else if (!troubles.has(what)) troubles.set(what, `${text} since ${new Date().toTimeString().slice(0, 8)}`);
+	else if (!troubles.has(what)) troubles.set(what, `${text} since ${new Date().toISOString().slice(11, 19)} UTC`);
 	let shown = find("#connection");
 	if (!shown) {
 		shown = make("div", { id: "connection", class: "connection", role: "status" });
