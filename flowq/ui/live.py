@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 FRAME_S = 0.25
 """The shortest time between two frames, and between two reads of a follower."""
 
+FRAME_PER_VIEWER_S = 0.01
+"""Above 25 viewers, there are fewer frames the more there are, so that they take no more time."""
+
 LINGER_S = 30.0
 """How long a follower goes on without a viewer: a page that is loaded again finds it."""
 
@@ -161,7 +164,7 @@ class Follower:
                 pause_s = PAUSE_S
                 if is_over:
                     self.close()
-                self._stopped.wait(FRAME_S)
+                self._stopped.wait(max(FRAME_S, FRAME_PER_VIEWER_S * len(self.viewers)))
         self._may_end(self)
 
     def _read(self) -> None:

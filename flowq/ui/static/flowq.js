@@ -311,7 +311,8 @@ class LiveRun {
 			note("run", "this run is no longer kept");
 			return;
 		}
-		this.timer = setTimeout(() => this.open(), WATCH_MS); // it may be retried
+		if (this.rereadTimer) this.reread(100);
+		this.timer = setTimeout(() => this.open(), WATCH_MS); // a retry
 	}
 
 	take(event) {
@@ -457,7 +458,7 @@ async function act(form, submitter) {
 		}
 	} catch {
 		answer.classList.add("bad");
-		setText(answer, "No answer: whether it was done is not known.");
+		setText(answer, "No answer: it may have been done.");
 	}
 	delete form.dataset.sent;
 	for (const button of buttons) button.removeAttribute("aria-disabled");

@@ -69,8 +69,7 @@ def test_everything_can_be_done_by_keyboard(
     shows(page, "form.act button", "again")
     press_until(page, "Tab", "form.act button", "again")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => !document.querySelector('[data-status] [data-state=failed]')")
+    shows(page, "form.act output", "again")  # what the server answers
+    shows(page, "[aria-label=Jobs] tr[data-job=broken] td.number", "2")
     shows(page, "[data-status] [data-state=failed]")
     assert len(Run(RUN, connection).history()[1]["broken"]) == 2
-
-
