@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, str] = {
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
     "workers": "List the workers of a server.",
+    "metrics": "Print metrics in the text format of Prometheus.",
     "ui": "Show runs, jobs and workers in a browser.",
     "server": "Inspect or stop the private server of a folder.",
     "completion": "Print a shell's completion script.",

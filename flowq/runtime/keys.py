@@ -71,6 +71,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:host:<worker>    its host and process id, some days longer than RQ keeps its hash
     rq:flowq:1:marks            HASH: since when and until when the server accepted writes, as
                                 noted by the searches for lost workers
+    rq:flowq:1:metrics          HASH: what metrics count since the beginning (lua/metrics.lua)
     rq:flowq:1:functions        ZSET of flowq's functions on the server by their last use
 """
 
@@ -111,6 +112,7 @@ SCHEDULES = f"{PREFIX}:flowq:{VERSION}:schedules"
 LABELED = f"{PREFIX}:flowq:{VERSION}:labeled"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
+METRICS = f"{PREFIX}:flowq:{VERSION}:metrics"
 FUNCTIONS = f"{PREFIX}:flowq:{VERSION}:functions"
 WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
 RATES = f"{PREFIX}:flowq:{VERSION}:rates"

@@ -58,7 +58,7 @@ def format_second(at_s: int) -> str:
 
 SHARED = (
     *("runs", "jobs", "approvals", "slots", "groups", "nested", "outcomes", "futures", "edges"),
-    *("firsts", "ancestors", "settling", "retries"),
+    *("firsts", "ancestors", "settling", "retries", "metrics"),
 )
 """The files that every script includes; each fills a table of its name."""
 
@@ -86,7 +86,8 @@ class Script:
         self.name = operation.replace(".", "_")
         own = operation.partition(".")[0]
         self.parts = tuple(dict.fromkeys((*parts, own)))
-        self._call = f"begin_call(ARGV)\nreturn {operation}(ARGV)"
+        call = f"begin_call(ARGV)\nlocal answer = {operation}(ARGV)"
+        self._call = f"{call}\nend_call()\nreturn answer"
 
     @cached_property
     def source(self) -> str:
@@ -232,6 +233,7 @@ POLL = Script("pauses.poll")
 PAUSE = Script("pauses.begin")
 MAY_RETRY = Script("retries.may_retry")
 SET_APART = Script("jobs.set_apart")
+READ_METRICS = Script("metrics.read")
 COUNT = Script("counts.catch_up")
 LIST_ITEMS = Script("counts.list_items")
 FIND_EVENTS = Script("counts.find_events")

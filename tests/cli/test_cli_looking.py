@@ -212,6 +212,7 @@ def test_the_runs_of_a_server_are_listed_shown_and_canceled(call: Call, redis_ur
     run_id = call("run", "sandwich.yaml", "--detach", *url).out.strip()
 
     assert run_id in call("runs", *url).out
+    assert 'flowq_runs{state="running"} 1.0\n' in call("metrics", *url).out
     assert "queued" in call("status", run_id, *url).out
     assert "slices = 2" in call("show", run_id, *url).out
     assert "kitchen:cut(slices=2)" in call("show", run_id, "cut", *url).out

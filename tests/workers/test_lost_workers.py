@@ -21,7 +21,7 @@ from rq.utils import utcformat
 
 from flowq import server
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
-from flowq.runtime import runs
+from flowq.runtime import keys, runs
 from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
@@ -56,6 +56,8 @@ def test_the_jobs_of_a_lost_worker_run_again_within_ten_seconds(
     wait_until(lambda: job.get_status() is JobStatus.FINISHED, 12)
     assert job.return_value() == "done"
     assert queue.connection.hget(job.key, "flowq_crashes") == b"1"
+    assert queue.connection.hget(keys.METRICS, "lost") == b"1"
+    assert queue.connection.hget(keys.METRICS, "ended:finished:default") == b"1"
     assert not held(queue.connection)
 
 

@@ -94,6 +94,9 @@ function attempts.begin(id, job, worker, told)
     redis.call('HSET', keys.future(id), 'state', 'queued')
     keep_keys(id)
   end
+  if job.flowq_future and not job.flowq_outcome and int(job.flowq_attempts) == 0 then
+    metrics.count_join(job.enqueued_at)
+  end
   if not job.flowq_run then return end
   local event = runs.log_start(job.flowq_run, id, job.flowq_name, told, worker)
   runs.note_event(id, not job.flowq_outcome and job.flowq_pause_events, event)
@@ -107,10 +110,11 @@ function attempts.start(argv)
   local ok, answer = pcall(function()
     local id = argv[4]
     local f = redis.call('HMGET', keys.job(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
-      'flowq_future', 'flowq_slots', 'flowq_judging', 'flowq_stopping', 'flowq_pause_events')
+      'flowq_future', 'flowq_slots', 'flowq_judging', 'flowq_stopping', 'flowq_pause_events',
+      'flowq_attempts', 'enqueued_at')
     attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
       flowq_slots = f[5], flowq_judging = f[6], flowq_stopping = f[7],
-      flowq_pause_events = f[8] }, argv[5], 'started')
+      flowq_pause_events = f[8], flowq_attempts = f[9], enqueued_at = f[10] }, argv[5], 'started')
     if f[2] then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', 1) end
     return redis.status_reply('OK')
   end)

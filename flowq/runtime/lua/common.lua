@@ -135,6 +135,30 @@ local function format_instant(second, microsecond)
   return before_point .. string.format('%06dZ', microsecond)
 end
 
+local second_by_text = {} -- of the last calls, as a function of a library
+local texts = 0
+
+-- The microseconds since 1970 of an instant as RQ writes it: 2026-11-28T19:00:00.123456Z. They are whole
+-- numbers, so nothing is lost by rounding.
+local function parse_instant(text)
+  local head = string.sub(text, 1, 19)
+  local second = second_by_text[head]
+  if not second then
+    local y, m, d, h, min, s = string.match(head, '^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)$')
+    if not y then return nil end
+    y, m = tonumber(y), tonumber(m)
+    if m <= 2 then y = y - 1 end -- years begin in March here, as in format_day
+    local day_of_year = math.floor((153 * ((m + 9) % 12) + 2) / 5) + tonumber(d) - 1
+    local days = 365 * y + math.floor(y / 4) - math.floor(y / 100) + math.floor(y / 400)
+      + day_of_year - 719468
+    second = ((days * 24 + tonumber(h)) * 60 + tonumber(min)) * 60 + tonumber(s)
+    if texts == 1000 then second_by_text, texts = {}, 0 end
+    second_by_text[head], texts = second, texts + 1
+  end
+  local digits = string.match(text, '^%.(%d%d?%d?%d?%d?%d?)', 20) or '0'
+  return second * 1000000 + tonumber(digits) * 10 ^ (6 - #digits)
+end
+
 -- The first thing in every call: as a function of a library, it finds what the last one has left.
 local function begin_call(argv)
   local time = redis.call('TIME')
@@ -143,8 +167,12 @@ local function begin_call(argv)
   OURS = PREFIX .. ':flowq:1:'
   TODO = OURS .. 'todo'
   begun = {}
+  metrics.reset()
   jobs.reset()
   settling.reset()
   edges.reset()
   futures.reset()
 end
+
+-- The last thing in every call, unless it raises: what only counts must not make it fail.
+local function end_call() pcall(metrics.flush) end

@@ -63,28 +63,6 @@ local function classify(name, id)
   return INSIDE, 0
 end
 
-local second_by_text = {} -- of this call
-
--- The microseconds since 1970 of an instant as RQ writes it: 2026-11-28T19:00:00.123456Z. They are whole
--- numbers, so nothing is lost by rounding.
-local function parse_instant(text)
-  local head = string.sub(text, 1, 19)
-  local second = second_by_text[head]
-  if not second then
-    local y, m, d, h, min, s = string.match(head, '^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)$')
-    if not y then return nil end
-    y, m = tonumber(y), tonumber(m)
-    if m <= 2 then y = y - 1 end -- years begin in March here, as in format_day
-    local day_of_year = math.floor((153 * ((m + 9) % 12) + 2) / 5) + tonumber(d) - 1
-    local days = 365 * y + math.floor(y / 4) - math.floor(y / 100) + math.floor(y / 400)
-      + day_of_year - 719468
-    second = ((days * 24 + tonumber(h)) * 60 + tonumber(min)) * 60 + tonumber(s)
-    second_by_text[head] = second
-  end
-  local digits = string.match(text, '^%.(%d%d?%d?%d?%d?%d?)', 20) or '0'
-  return second * 1000000 + tonumber(digits) * 10 ^ (6 - #digits)
-end
-
 local function note_times(name, state, at_ms, began_at, took_ms)
   if state ~= 'started' and not CODES[state] or CODES[state] < CODES.started then return end
   local group = find_group(name)
@@ -313,7 +291,7 @@ end
 -- Idempotent.
 function counts.catch_up(argv)
   run, hash_key, set_key = argv[4], OURS .. 'counts:' .. argv[4], OURS .. 'states:' .. argv[4]
-  latest, ids, singles, failures, restarted, times, second_by_text = {}, {}, {}, {}, false, {}, {}
+  latest, ids, singles, failures, restarted, times = {}, {}, {}, {}, false, {}
   local of_run = redis.call('HMGET', keys.run(run), 'state', 'created_at')
   local created_at = of_run[2] and FORMAT .. of_run[2]
   if not created_at or of_run[1] == 'staged' or of_run[1] == 'purging' then return { 'none' } end

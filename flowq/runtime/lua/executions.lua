@@ -106,6 +106,7 @@ local function take_away(id, execution, has_begun)
   local is_held = queue
     and redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
   if not is_held or f[2] ~= 'started' then return drop(id, execution, queue) end
+  if is_dead then metrics.add('lost') end
   has_begun = has_begun or is_dead and has_begun_there(id, execution)
   if is_dead and has_begun and must_fail(id, f[6]) then
     adopt(id, execution)

@@ -179,10 +179,10 @@ local function ask_for_outputs(run, key, call, beside, own_queue)
 end
 
 -- The run is in this state from now on, or removed (nil): runs are listed, and counted, by their states.
-local STATES = { 'staged', 'running', 'succeeded', 'failed', 'canceled' }
+runs.STATES = { 'staged', 'running', 'succeeded', 'failed', 'canceled' }
 
 function runs.list_by_state(run, state)
-  for _, other in ipairs(STATES) do
+  for _, other in ipairs(runs.STATES) do
     if other ~= state then redis.call('ZREM', OURS .. 'runs_in:' .. other, run) end
   end
   local submitted = state and redis.call('ZSCORE', OURS .. 'runs', run)
@@ -199,6 +199,7 @@ local function end_if_done(run)
   local state = bad > 0 and (is_canceled and 'canceled' or 'failed') or 'succeeded'
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
   runs.list_by_state(run, state)
+  metrics.add('run:' .. state)
   runs.log(run, '', '', state, state == 'canceled' and fields[9] or nil)
   redis.call('ZREM', OURS .. 'deadlines', run)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)

@@ -42,7 +42,8 @@ local function facts_of(id)
   local f = redis.call('HMGET', keys.job(id), 'origin', 'flowq_blocks', 'flowq_future', 'flowq_run',
     'flowq_outcome', 'ttl')
   if f[1] then
-    return { exists = true, blocks = f[2], future = f[3], run = f[4], before = f[5], ttl = f[6] }
+    return { exists = true, queue = f[1], blocks = f[2], future = f[3], run = f[4], before = f[5],
+      ttl = f[6] }
   end
   local m = cjson.decode(redis.call('GET', keys.mortal(id)) or '[]')
   local job = m[3] and settling.facts_of_gone(id, m[3], m[1]) or { blocks = m[1], future = m[2] }
@@ -63,13 +64,24 @@ end
 local account_for -- calls itself, by settle_in_run
 local EXECUTED = { finished = true, failed = true, stopped = true }
 
+-- The state that readers see.
+local function shown_as(outcome)
+  return outcome == 'passed' and 'skipped' or outcome == 'tolerated' and 'failed' or outcome
+end
+
+-- How many seconds its execution took, if that is known.
+local function find_duration(job)
+  if not job.started_ts then return job.took_ms and tonumber(job.took_ms) / 1000 end
+  return math.max(0, tonumber(job.ended_ts) - tonumber(job.started_ts))
+end
+
 -- Tells the run of an end. `ended_by` says who ended the job, where it was not its execution that ended.
 local function log_end(id, job, shown, reason, ended_by)
   if not EXECUTED[shown] or ended_by or not job.started_at or job.started_at == '' then
     return runs.log(job.run, id, job.name, shown, reason)
   end
-  local took_s = job.started_ts and tonumber(job.ended_ts) - tonumber(job.started_ts)
-  local took_ms = took_s and string.format('%.3f', math.max(0, took_s) * 1000) or job.took_ms or ''
+  local took_s = job.started_ts and find_duration(job)
+  local took_ms = took_s and string.format('%.3f', took_s * 1000) or job.took_ms or ''
   local failure = shown == 'failed' and retries.tell_failure(id) or nil
   runs.log_end(job.run, id, job.name, shown, reason, job.started_at, took_ms, failure)
 end
@@ -79,8 +91,7 @@ end
 local function settle_in_run(id, job, outcome, reason, ended_by)
   if job.before ~= outcome then
     reason = reason or redis.call('HGET', keys.job(id), 'flowq_reason')
-    local shown = outcome == 'passed' and 'skipped' or outcome == 'tolerated' and 'failed' or outcome
-    log_end(id, job, shown, reason, ended_by)
+    log_end(id, job, shown_as(outcome), reason, ended_by)
   end
   if job.group or job.expands then
     for _, other in ipairs(groups.note_end(id, job, job.before, outcome)) do
@@ -127,6 +138,10 @@ function account_for(id, outcome, reason, facts, took_ms)
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
   local seen, ended_by = outcome, reason
   if run then outcome, reason = outcomes.decide(id, job, outcome, reason) end
+  if before ~= outcome then
+    local shown = shown_as(outcome)
+    metrics.count_end(job.queue, shown, EXECUTED[shown] and not ended_by and find_duration(job) or nil)
+  end
   if job.exists and not job.is_noted then
     redis.call('HSET', keys.job(id), 'flowq_outcome', outcome)
   end

@@ -124,6 +124,10 @@ local function finish(e, has_dependents)
   local f = read_for_end(e)
   if not f[1] then return 'ok' end -- deleted while it ran
   local dependencies = f[8] and PREFIX .. ':job::' .. e.id .. ':dependencies'
+  local is_plain = not (f[3] or f[5] or f[6])
+  if is_plain or e.result_ttl == '0' then -- nobody settles it
+    metrics.count_end(e.queue, e.status, math.max(0, tonumber(e.ended_ts) - tonumber(e.started_ts)))
+  end
   if e.result_ttl == '0' then
     redis.call('DEL', e.key, PREFIX .. ':results:' .. e.id)
     if dependencies then redis.call('DEL', dependencies) end

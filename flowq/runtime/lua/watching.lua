@@ -71,6 +71,7 @@ local function look_for(id, f, owner)
   if not since then return redis.call('HSET', keys.job(id), 'flowq_missing', TS) end
   if TS - since < MISSING_S then return end
   report(id, 'lost', owner)
+  metrics.add('lost')
   redis.call('HDEL', keys.job(id), 'flowq_missing')
   local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_on_crash',
     'flowq_ends_as')
