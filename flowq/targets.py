@@ -36,8 +36,6 @@ _HINT_BY_REASON = {
 }
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,200}")
-_JOBS = re.compile(rb"""^(?:["']?jobs["']?[ \t]*:|\{.*["']?jobs["']?[ \t]*:)""", re.MULTILINE)
-_MAX_LOOK = 1_000_000
 INPUT_VARIABLE = "FLOWQ_INPUT_"
 """The prefix of variables with inputs, followed by the input's name in upper case."""
 
@@ -100,26 +98,6 @@ def find_changes(source: Source) -> tuple[str, ...] | None:
         return None
     except WorkflowInvalid:
         return ()
-
-
-def files_of(target: str) -> Iterator[str]:
-    """Yield a target, or the files with workflows in a folder, in the order of their names."""
-    folder = Path(target)
-    if not target or not folder.is_dir():  # an empty text is no current folder
-        yield target
-        return
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        is_hidden = any(part.startswith(".") for part in inside)
-        if path.suffix in YAML_ENDINGS and not is_hidden and path.is_file() and _has_jobs(path):
-            yield str(path)
-
-
-def _has_jobs(path: Path) -> bool:
-    try:
-        return _JOBS.search(read_file(path, _MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
-    except OSError:
-        return True  # loading it reports why it cannot be read
 
 
 def read_inputs(file: str | Path) -> dict[str, Any]:

@@ -12,12 +12,11 @@ import click
 
 from flowq import compiling
 from flowq.cli import options, terminal
-from flowq.cli.compiling import load
+from flowq.cli.compiling import files_of, load
 from flowq.cli.completion import complete_file
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.render.json import make_document, problems_document, write_json
 from flowq.render.lines import count
-from flowq.targets import files_of
 
 
 @click.command()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from flowq import compiling, targets
 from flowq.cli import terminal
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
+from flowq.files import read_file
 from flowq.graph import Graph, build_graph
 from flowq.plan import Plan
 from flowq.render.lines import spelled, spelled_line
 from flowq.selecting import Selection, select
 from flowq.spec import Input, Workflow
+from flowq.targets import YAML_ENDINGS
+
+_JOBS = re.compile(rb"""^(?:["']?jobs["']?[ \t]*:|\{.*["']?jobs["']?[ \t]*:)""", re.MULTILINE)
+_MAX_LOOK = 1_000_000
 
 
 def load(target: str, imports: bool = False) -> Workflow:
@@ -76,6 +83,26 @@ def _explained(declared: Input) -> str:
     need = "required" if declared.required else f"default: {declared.default!r}"
     shape = f"; {declared.pattern}" if declared.pattern is not None else ""
     return spelled(f"{spelled_line(declared.description)}  [{need}{shape}]".strip())
+
+
+def files_of(target: str) -> Iterator[str]:
+    """Yield a target, or the files with workflows in a folder, in the order of their names."""
+    folder = Path(target)
+    if not target or not folder.is_dir():  # an empty text is no current folder
+        yield target
+        return
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") for part in inside)
+        if path.suffix in YAML_ENDINGS and not is_hidden and path.is_file() and _has_jobs(path):
+            yield str(path)
+
+
+def _has_jobs(path: Path) -> bool:
+    try:
+        return _JOBS.search(read_file(path, _MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
+    except OSError:
+        return True  # loading it reports why it cannot be read
 
 
 def read_inputs(

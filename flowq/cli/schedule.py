@@ -18,7 +18,6 @@ from flowq.plan import Plan
 from flowq.render.details import schedules_table
 from flowq.render.json import schedules_document, write_json
 from flowq.spec import Workflow
-from flowq.targets import files_of
 
 if TYPE_CHECKING:
     from flowq.scheduling import Due
@@ -182,7 +181,7 @@ def find_scheduled(target: str) -> dict[str, Workflow]:
 
 
 def _load_each(folder: str) -> Iterator[tuple[str, Workflow]]:
-    for file in files_of(folder):
+    for file in compiling.files_of(folder):
         try:
             yield file, compiling.checked_graph(file).workflow
         except WorkflowInvalid as invalid:

@@ -8,6 +8,7 @@ with `--read-only`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -16,7 +17,9 @@ from starlette.routing import BaseRoute, Route
 
 from flowq import client
 from flowq.client import Run
-from flowq.errors import NotFound, UsageError
+from flowq.compiling import compile_plan
+from flowq.errors import NotFound, UsageError, WrongState
+from flowq.pictures.stored import read_workflow
 from flowq.render.json import make_document
 from flowq.ui.offered import plan_offered
 from flowq.ui.replies import as_json
@@ -121,6 +124,23 @@ def submit(request: Request) -> Response:
     return _reply(request, run, "submit", f"run {run.run_id} is submitted", True, code=201)
 
 
+def again(request: Request) -> Response:
+    """Reply to `POST /api/runs/RUN/again`: submit the workflow that a run keeps once more."""
+    site, body, run = site_of(request), _Body(request), _find_run(request)
+    inputs = body.take("inputs", dict, {})
+    body.end()
+    source, record = run.source(), run.record()
+    workflow = read_workflow(source)
+    if workflow is None:
+        raise WrongState(f"run {run.run_id} keeps no workflow: an older version submitted it")
+    labels = {name: each for name, each in record.labels.items() if name not in workflow.labels}
+    plan = compile_plan(workflow, inputs, imports=False, labels=labels)
+    plan = replace(plan, source=source, folders=record.folders)  # the workflow itself has no files
+    new = client.submit(plan, site.connection, is_apart=site.start_workers is not None)
+    message = f"run {new.run_id} is submitted, as run {run.run_id} was"
+    return _reply(request, new, "submit", message, True, code=201)
+
+
 def _find_run(request: Request) -> Run:
     return client.get_run(request.path_params["run"], site_of(request).connection)
 
@@ -175,6 +195,7 @@ ROUTES: list[BaseRoute] = [
     _post(f"{_RUN}/cancel", cancel),
     _post(f"{_RUN}/release", release),
     _post(f"{_RUN}/retry", retry),
+    _post(f"{_RUN}/again", again),
     _post(f"{_JOB}/approve", approve),
     _post(f"{_JOB}/reject", reject),
     _post(f"{_JOB}/retry", retry),

@@ -134,6 +134,14 @@ OPERATIONS = (
     ),
     Operation("post", f"{RUN}/release", "Release a run that is held.", "acted"),
     Operation("post", f"{RUN}/retry", "Run again what did not succeed.", "acted"),
+    Operation(
+        "post",
+        f"{RUN}/again",
+        "Submit a run's workflow once more, as the run keeps it, with these inputs.",
+        "acted",
+        body={"inputs": _INPUTS},
+        code=201,
+    ),
     Operation("post", f"{JOB}/retry", "Run a job again, and everything after it.", "acted"),
     Operation(
         "post",

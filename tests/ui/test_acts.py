@@ -216,6 +216,34 @@ def test_what_cannot_run_is_not_submitted(connection: Redis, folder: Path):
     assert flowq.runs(connection=connection) == []
 
 
+def test_a_run_is_submitted_again_as_it_was_with_other_inputs(connection: Redis, folder: Path):
+    program = open_page(connection, workflows=folder)
+    body = {"workflow": "hello", "inputs": {"who": "x"}, "labels": {"team": "data"}}
+    first = get_run(act(program, "/api/runs", body)[1]["run"], connection)
+    path = f"/api/runs/{first.run_id}/again"
+    (folder / "hello.yaml").unlink()  # the run keeps its workflow
+
+    code, told = act(program, path, {"inputs": {"who": "y", "times": "3"}})
+
+    assert (code, told["act"], told["by"]) == (201, "submit", "ada")
+    again, before = get_run(told["run"], connection).record(), first.record()
+    assert again.run_id != before.run_id
+    assert again.inputs == {"who": "y", "times": 3}
+    assert (again.labels, again.folders) == ({"team": "data"}, before.folders)
+    assert (again.file, again.digest) == (before.file, before.digest)
+    for refused in ({}, {"inputs": {"who": "y", "times": "many"}}, {"inputs": {"which": 1}}):
+        assert act(program, path, refused)[0] == 400
+    assert len(flowq.runs(connection=connection)) == 2
+
+
+def test_a_run_that_keeps_no_workflow_is_not_submitted_again(
+    connection: Redis, program: TestClient
+):
+    Runs(connection).submit(job("a", "square", with_={"number": 2}))
+
+    assert act(program, f"/api/runs/{RUN}/again")[0] == 409
+
+
 def test_on_the_private_server_acts_start_workers(connection: Redis, folder: Path):
     started: list[str] = []
     program = open_page(

@@ -29,6 +29,7 @@ from tests.ui.test_acts import HELLO, open_page
 GET = tuple(operation.path for operation in OPERATIONS if operation.method == "get")
 BODIES = {
     "/api/runs": {"workflow": "hello", "inputs": {"who": "x"}},
+    "again": {"inputs": {"who": "y"}},
     "approve": {"note": "seen"},
     "reject": {"reason": "red"},
 }
@@ -106,7 +107,10 @@ def test_what_acts_reply_is_as_described(program: TestClient, path: str):
 
     if verb == "retry":
         program.post(f"/api/runs/{RUN}/cancel", json={"now": True})
-    reply = program.post(path.format(run=RUN, job=job), json=BODIES.get(verb, BODIES.get(path, {})))
+    run = RUN
+    if verb == "again":  # it has to keep its workflow
+        run = program.post("/api/runs", json=BODIES["/api/runs"]).json()["run"]
+    reply = program.post(path.format(run=run, job=job), json=BODIES.get(verb, BODIES.get(path, {})))
     wrong = program.post(path.format(run="nope", job=job), json={"nonsense": 1})
 
     (operation,) = (each for each in OPERATIONS if (each.method, each.path) == ("post", path))

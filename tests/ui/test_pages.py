@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -38,6 +39,7 @@ PAGES = (
     "/workflows/nightly",
     "/submit",
     "/submit?workflow=typed",
+    "/submit?workflow=bad",
 )
 """Pages that are there without any run."""
 
@@ -68,10 +70,24 @@ FILLED_IN = re.compile(r' value="[^"]*"|<textarea [^>]*>[^<]*')
 Work = Callable[..., None]
 
 
+TYPED = """\
+name: typed
+description: <b>Bold</b>
+inputs:
+  word: {type: str, description: "\\"><script>alert(1)</script>"}
+  many: {type: list, default: [1]}
+  sure: {type: bool, default: false}
+  kind: {type: enum, choices: [a, "</select>"], default: a}
+jobs: {say: {run: echo}}
+"""
+
+
 @pytest.fixture
-def mounted(connection: Redis) -> TestClient:
-    """The page behind a prefix."""
-    page = flowq.ui.app(connection=connection, authorize=lambda _: "ada")
+def mounted(connection: Redis, tmp_path: Path) -> TestClient:
+    """The page behind a prefix, with workflows to submit, one of which has a problem."""
+    (tmp_path / "typed.yaml").write_text(TYPED)
+    (tmp_path / "bad.yaml").write_text("name: bad\njobs: {a: {needs: [b], run: echo}}\n")
+    page = flowq.ui.app(connection=connection, authorize=lambda _: "ada", workflows=tmp_path)
     return TestClient(page, root_path=ROOT)
 
 
@@ -184,6 +200,36 @@ def test_pages_show_hostile_texts_as_texts(
         shown = FILLED_IN.sub("", text)
         for mark in ("\x1b", "\x00", "\u202e", "\u2066"):
             assert mark not in shown, (address, mark)
+
+
+def test_forms_to_submit_have_a_field_of_its_kind_for_each_input(mounted: TestClient) -> None:
+    listed = mounted.get(f"{ROOT}/submit").text
+    form = mounted.get(f"{ROOT}/submit?workflow=typed").text
+
+    assert f'href="{ROOT}/submit?workflow=typed"' in listed
+    assert "cannot be submitted" in listed
+    assert f'action="{ROOT}/api/runs"' in form
+    assert '<input type="hidden" name="workflow" value="typed">' in form
+    for name, kind in (("word", "str"), ("many", "list"), ("sure", "bool"), ("kind", "enum")):
+        assert f'name="inputs.{name}" data-type="{kind}"' in form
+    assert 'data-type="str" type="text" value=""' in form
+    assert "<form" not in mounted.get(f"{ROOT}/submit?workflow=bad").text.partition("<main")[2]
+
+
+def test_a_read_only_page_offers_no_forms(connection: Redis, tmp_path: Path) -> None:
+    run_id = submitted(connection, "nightly", job("one", "give", with_={"value": 1}))
+    application = flowq.ui.app(
+        connection=connection, authorize=lambda _: "ada", workflows=tmp_path, is_read_only=True
+    )
+    page = TestClient(application)
+
+    assert page.get("/submit").status_code == 404
+    assert page.get(f"/runs/{run_id}/again").status_code == 404
+    for address in ("/", f"/runs/{run_id}", "/workflows/nightly"):
+        text = page.get(address).text
+        assert "/submit" not in text
+        assert "/again" not in text
+        assert 'method="post"' not in text
 
 
 BAD = """<main><h1></h1><p style="x" onclick="y"><a href="/elsewhere">a</a><b></p></b>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -11,11 +11,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from flowq import client
-from flowq.errors import NewerFormat
+from flowq.errors import NewerFormat, NotFound
 from flowq.inputs import convert
 from flowq.pictures.stored import read_workflow
 from flowq.spec import Input
-from flowq.ui.catalog import find_offer, list_offers
+from flowq.ui.offered import Offered, list_offered
 from flowq.ui.site import site_of
 
 
@@ -25,9 +25,20 @@ def show_workflows(request: Request) -> Response:
     if site.workflows is None or site.is_read_only:
         raise HTTPException(404)
     name = request.query_params.get("workflow", "")
-    chosen = find_offer(site.workflows, name) if name else None
-    offers = [] if chosen else list_offers(site.workflows)
-    return site.render(request, "submit.html", offers=offers, chosen=chosen)
+    offered = list_offered(site.workflows)
+    named = [each for each in offered if each.name == name]
+    if name and not named:
+        raise NotFound(f"there is no workflow {name} to submit")
+    problems = {each.file: _find_problems(each, offered) for each in offered}
+    return site.render(
+        request, "submit.html", offers=offered, chosen=next(iter(named), None), problems=problems
+    )
+
+
+def _find_problems(workflow: Offered, offered: Sequence[Offered]) -> tuple[str, ...]:
+    """Return why a workflow cannot be submitted."""
+    others = (each.file for each in offered if each.name == workflow.name and each is not workflow)
+    return (*workflow.problems, *(f"{file} has the same name" for file in others))
 
 
 def show_again(request: Request) -> Response:
