@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -176,6 +178,27 @@ def cpu_s(pid: int) -> float:
 # A browser ------------------------------------------------------------------------------------
 
 
+def find_busiest_ms(trace: dict[str, Any]) -> float:
+    """Return the most CPU time of one task of a page's main thread.
+
+    On a busy machine, the time by the clock also has that of others.
+    """
+    events = trace["traceEvents"]
+    mains = {
+        (each["pid"], each["tid"])
+        for each in events
+        if each.get("name") == "thread_name" and each["args"].get("name") == "CrRendererMain"
+    }
+    return max(
+        (
+            each["tdur"] / 1000
+            for each in events
+            if "tdur" in each and (each["pid"], each["tid"]) in mains
+        ),
+        default=-1,
+    )
+
+
 def look(place: Place, name: str, run: Run, steady_s: float, browser: Any) -> None:
     """Open a run before its workers start, and tell what that costs."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
@@ -190,15 +213,17 @@ def look(place: Place, name: str, run: Run, steady_s: float, browser: Any) -> No
     page.wait_for_timeout(1_000)
     first_ms, loaded = page.evaluate(PAINT), sum(sizes)
     print(f"{name}: before it runs: first paint {first_ms:.0f} ms, {loaded / 1e3:.0f} kB")
+    browser.start_tracing(page=page, categories=["toplevel", "devtools.timeline"])
     with place.workers():
         began = time.monotonic()
         while run.record().state == "running" and time.monotonic() - began < 600:
             page.wait_for_timeout(500)
         page.wait_for_timeout(500)
+    busiest_ms = find_busiest_ms(json.loads(browser.stop_tracing()))
     print(
         f"{name}: {time.monotonic() - began:.0f} s of a run: longest task "
-        f"{page.evaluate('window.longest'):.0f} ms, {sum(sizes) / 1e3:.0f} kB since the page was "
-        f"opened; title {page.title()!r}"
+        f"{page.evaluate('window.longest'):.0f} ms ({busiest_ms:.0f} ms of CPU), "
+        f"{sum(sizes) / 1e3:.0f} kB since the page was opened; title {page.title()!r}"
     )
     page.goto(f"{place.url}/runs/{run.run_id}")
     page.wait_for_timeout(1_000)
@@ -262,8 +287,9 @@ async def read_streams(url: str, token: str, run_id: str, count: int) -> None:
     print(f"frames {min(frames)} to {max(frames)}, at most {max(sizes) / 1e3:.1f} kB")
 
 
-def execute(place: Place, count: int, viewers: int) -> tuple[float, float]:
-    """Execute a run; return its seconds, and the CPU seconds of the page server."""
+def execute(place: Place, count: int, viewers: int) -> tuple[float, float, float]:
+    """Execute a run; return its seconds, the CPU seconds of its workers and the server of the
+    queue, and those of the page server."""
     run, readers = submit_items(count, place.connection, bad=-1), None
     if viewers:
         words = [sys.executable, __file__, "--read", place.url, run.run_id, str(viewers)]
@@ -272,35 +298,45 @@ def execute(place: Place, count: int, viewers: int) -> tuple[float, float]:
         readers.stdin.write(place.token)
         readers.stdin.close()
         time.sleep(3)
-    before = cpu_s(place.page_pid)
+    server_pid = place.connection.info("server")["process_id"]
+    before, began = cpu_s(place.page_pid), cpu_s(server_pid)
+    waited = resource.getrusage(resource.RUSAGE_CHILDREN)
     with place.workers():
         wait_for(lambda: run.record().state != "running")
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = cpu_s(server_pid) - began
+    own += ended.ru_utime + ended.ru_stime - waited.ru_utime - waited.ru_stime
     if readers is not None:
         readers.wait(60)
     record = run.status()
     assert record.started_at is not None
     first = min(job.started_at for job in record.jobs.values() if job.started_at)
     assert record.ended_at is not None
-    return (record.ended_at - first).total_seconds(), cpu_s(place.page_pid) - before
+    return (record.ended_at - first).total_seconds(), own, cpu_s(place.page_pid) - before
 
 
 def compare(place: Place, options: argparse.Namespace) -> None:
     """Execute runs without and with viewers, in turn."""
-    without, with_, costs = [], [], []
+    found: dict[int, list[tuple[float, float, float]]] = {0: [], options.viewers: []}
     for number in range(options.pairs):
-        order = (0, options.viewers) if number % 2 == 0 else (options.viewers, 0)
-        for viewers in order:
-            seconds, cost = execute(place, options.items, viewers)
-            (with_ if viewers else without).append(seconds)
-            costs += [cost] if viewers else []
+        for viewers in sorted(found, reverse=bool(number % 2)):
+            figures = execute(place, options.items, viewers)
+            found[viewers].append(figures)
+            seconds, own, page = figures
             print(
-                f"{viewers} viewers: {seconds:.2f} s, page server {cost:.2f} s of CPU", flush=True
+                f"{viewers} viewers: {seconds:.2f} s; CPU: {own:.2f} s of the run, {page:.2f} s of "
+                "the page server",
+                flush=True,
             )
-    share = statistics.median(with_) / statistics.median(without) - 1
+    without, with_ = (
+        [statistics.median(each) for each in zip(*found[viewers], strict=True)]
+        for viewers in (0, options.viewers)
+    )
     print(
-        f"{options.viewers} viewers cost a run of {options.items} items {100 * share:+.1f} % "
-        f"({statistics.median(without):.2f} s and {statistics.median(with_):.2f} s in the median), "
-        f"and {statistics.median(costs):.2f} s of CPU in the page server"
+        f"{options.viewers} viewers of a run of {options.items} items: "
+        f"{100 * (with_[0] / without[0] - 1):+.1f} % of its time, "
+        f"{100 * (with_[1] / without[1] - 1):+.1f} % of its CPU time, and the page server took "
+        f"{100 * with_[2] / without[1]:.1f} % of that"
     )
 
 
