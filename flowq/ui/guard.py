@@ -37,6 +37,7 @@ CSRF_HEADER = "X-Flowq-Token"
 TOKEN_BYTES = 32
 MAX_BODY_BYTES = 1_000_000
 MAX_URL_BYTES = 8_000
+MAX_HEADER_BYTES = 32_000
 MAX_REQUESTS = 150
 """How many requests are served at a time; those of open pages too, which last."""
 
@@ -176,6 +177,12 @@ class Guard:
             raise refuse(request, 400, "the query of the address is not encoded")
         if len(request.scope["path"]) + len(query) > MAX_URL_BYTES:
             raise refuse(request, 414, f"the address has more than {MAX_URL_BYTES:,} characters")
+
+        if (
+            sum(len(name) + len(value) for name, value in request.scope["headers"])
+            > MAX_HEADER_BYTES
+        ):
+            raise refuse(request, 431, f"the headers have more than {MAX_HEADER_BYTES:,} bytes")
 
     def _check_host(self, request: Request) -> None:
         hosts = request.headers.getlist("host")

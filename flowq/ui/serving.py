@@ -47,6 +47,7 @@ def serve(application: ASGIApp, listener: socket.socket) -> None:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # its warnings are about what strangers have sent
         access_log=False,
         proxy_headers=False,
         server_header=False,

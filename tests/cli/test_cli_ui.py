@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import json
 import os
 import re
 import signal
@@ -36,15 +37,18 @@ def begin(flowq: Flowq, *words: str) -> tuple[subprocess.Popen[str], str, str]:
     return process, place.netloc, place.query.removeprefix("token=")
 
 
-def ask(netloc: str, token: str, path: str = "/") -> tuple[int, str]:
+def ask(netloc: str, token: str, path: str = "/", body: str | None = None) -> tuple[int, str]:
     connection = http.client.HTTPConnection(netloc, timeout=WITHIN_S)
-    connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection.request("GET" if body is None else "POST", path, body, headers)
     reply = connection.getresponse()
     return reply.status, reply.read().decode()
 
 
-def test_the_page_holds_the_private_server_and_ends_with_ctrl_c(flowq: Flowq):
-    first, netloc, token = begin(flowq)
+def test_the_page_holds_the_private_server_and_ends_with_ctrl_c(
+    flowq: Flowq, wait_until: Callable[..., None]
+):
+    first, netloc, token = begin(flowq, "--workflows", ".")
     second, other, other_token = begin(flowq, "--read-only")
 
     assert re.fullmatch(r"127\.0\.0\.1:\d+", netloc)
@@ -53,6 +57,9 @@ def test_the_page_holds_the_private_server_and_ends_with_ctrl_c(flowq: Flowq):
     assert (ask(netloc, other_token)[0], ask(netloc, token, "/nothing")[0]) == (401, 404)
     run_id = flowq("run", "sandwich.yaml", "-q", "--hold").stdout.strip()
     assert run_id in ask(netloc, token, "/api/runs")[1]
+    submitted = json.dumps({"workflow": "sandwich"})
+    run_id = json.loads(ask(netloc, token, "/api/runs", submitted)[1])["run"]
+    wait_until(lambda: '"status": "succeeded"' in ask(netloc, token, f"/api/runs/{run_id}")[1])
     # A request that does not end by itself, as those of open pages:
     with socket.create_connection(netloc.split(":")) as open_request:
         head = f"POST / HTTP/1.1\r\nHost: {netloc}\r\nAuthorization: Bearer {token}\r\n"

@@ -354,6 +354,9 @@ def test_long_addresses_and_too_many_requests_are_refused(connection: Redis, bro
     assert browser.get("/?x=" + "y" * MAX_URL_BYTES).status_code == 414
     assert browser.get("/runs/" + "y" * MAX_URL_BYTES).status_code == 414
 
+    assert browser.get("/", headers={"X": "y" * 40_000}).status_code == 431
+    assert browser.get("/", headers=[("X", "y")] * 20_000).status_code == 431
+
     full = make_app(Site(connection), lambda _: "ada")
     full._count = MAX_REQUESTS
     reply = TestClient(full).get("/")
