@@ -37,6 +37,7 @@ ALLOWED = {
     "log": "RQ's worker",
     "parent": "Python's loggers",
     "connection_class": "redis-py's pool",
+    "body": "Starlette's state of a request",
 }
 """Names that a class of flowq's defines too, for objects that are not of such a class."""
 

@@ -5,6 +5,7 @@ A page has a line in `PAGES`, and is then held to the rules of `html_rules.py` i
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from flowq.runtime.connections import read_clock
 from flowq.runtime.schedules import record_schedule
 from flowq.scheduling import pause
 from flowq.spec import Approval, Input, JobSpec, Retry, Schedule, Workflow
+from tests.runtime.calls import count_calls
 from tests.runtime.language import each, job
 from tests.ui.html_rules import find_problems
 
@@ -230,6 +232,42 @@ def test_a_read_only_page_offers_no_forms(connection: Redis, tmp_path: Path) -> 
         assert "/submit" not in text
         assert "/again" not in text
         assert 'method="post"' not in text
+
+
+def test_the_list_of_runs_costs_as_much_with_twice_as_many_runs(
+    connection: Redis, page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.ui.pages.runs.PER_PAGE", 5)
+    costs = []
+    for _ in range(2):
+        for _ in range(20):
+            submitted(connection, "nightly", job("one", "give", with_={"value": 1}))
+        connection.config_resetstat()
+        assert page.get("/?text=night&state=running").text.count("<tr data-key=") == 5 + 1
+        costs.append(count_calls(connection))
+
+    assert costs[0] == costs[1] < 60
+
+
+def test_older_pages_list_each_run_once(connection: Redis, page: TestClient) -> None:
+    for number in range(60):
+        name = "odd" if number % 2 else "even"
+        submitted(connection, name, job("one", "give", with_={"value": 1}))
+    found, url = [], "/?workflow=even&state=running&text=even"
+    first = page.get(url).text
+    assert first.count('<th scope="row" class="mono">') == 30  # all of them
+    assert "Older" not in first
+
+    url = "/"
+    while url:
+        text = page.get(url).text
+        found += re.findall(r'<tr data-key="(run\d+)"', text)
+        older = re.search(r'<a href="([^"]*)" rel="next">', text)
+        url = html.unescape(older[1]) if older else ""
+
+    assert found == [f"run{number}" for number in reversed(range(60))]
+    gone = page.get("/?workflow=even&after=nope", follow_redirects=False)
+    assert (gone.status_code, gone.headers["location"]) == (303, "/?workflow=even")
 
 
 BAD = """<main><h1></h1><p style="x" onclick="y"><a href="/elsewhere">a</a><b></p></b>
