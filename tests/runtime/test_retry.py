@@ -232,3 +232,21 @@ def test_a_removed_run_leaves_no_key_after_a_retry(
 def _dump(connection: Redis) -> dict[bytes, Any]:
     dump: Callable[[bytes], Any] = connection.dump
     return {key: dump(key) for key in connection.scan_iter()}
+
+
+def test_what_is_canceled_with_its_blockers_after_a_retry_takes_all_of_them_again(
+    connection: Redis,
+) -> None:
+    """How far the first cancel had come with the blockers is no place to go on from."""
+    submit(
+        connection,
+        enqueue("last", "note", future=True),
+        enqueue("middle", "note", future=True, blocks=["last"]),
+        enqueue("both", "note", blocks=["last", "middle"]),
+    )
+    for again in (True, False):
+        get_job(f"{RUN}-last", connection).cancel(blockers=True)
+        assert set(states(connection).values()) == {"canceled"}
+        if again:
+            retry.retry(RUN, connection)
+            assert states(connection)["both"] == "queued"

@@ -5,7 +5,7 @@
 --   won       how many blockers have ended in the way that starts it
 --   winner    the first of these, and how it ended
 --   decided   the same, from the start on: nothing of its edges changes any more
---   rested    how far needless.lua has come with its blockers
+--   rested    how far needless.lua has come with its blockers; stops: "1" once it has stopped some
 -- Its `pending` is one too many: so scripts of older versions, which do not know these policies, note how
 -- its blockers end, and never start or skip it.
 --

@@ -144,7 +144,7 @@ function futures.will_retire(blocks)
 end
 
 function futures.read_for_end(id)
-  return redis.call('HMGET', keys.future(id), 'state', 'freed', 'failed', 'canceled')
+  return redis.call('HMGET', keys.future(id), 'state', 'freed', 'failed', 'canceled', 'stops')
 end
 
 -- Notes the end of a future job, and what follows for its blockers. `f` is what read_for_end has read.
@@ -153,6 +153,9 @@ function futures.finish(id, f, outcome, run)
   if not f[1] then return end
   redis.call('HSET', key, 'state', outcome)
   redis.call('ZREM', OURS .. 'expiring', id)
+  if f[5] and (outcome == 'deleted' or outcome == 'expired') then
+    redis.call('ZREM', OURS .. 'deadlines', id)
+  end
   if f[1] ~= 'queued' then redis.call('ZREM', OURS .. 'watched', id) end
   if CALLED_OFF[outcome] then
     redis.call('ZREM', TODO, 'free:' .. id)

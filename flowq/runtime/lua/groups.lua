@@ -102,6 +102,7 @@ function groups.reopen(group)
 end
 
 local function forget(group)
+  redis.call('ZREM', OURS .. 'deadlines', group)
   redis.call('DEL', keys.group(group), keys.tolerated(group), OURS .. 'keys:' .. group,
     OURS .. 'items:' .. group, keys.slots('group:' .. group), keys.waiting('group:' .. group))
 end

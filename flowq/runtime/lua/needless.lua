@@ -15,7 +15,10 @@ end
 
 -- At the end of a pass: another one follows as long as something was to be stopped.
 local function end_pass(id, hash, field, done)
-  if #step.running > 0 then redis.call('ZADD', OURS .. 'deadlines', TS + AGAIN_S, id) end
+  if #step.running > 0 then
+    redis.call('ZADD', OURS .. 'deadlines', TS + AGAIN_S, id)
+    redis.call('HSET', hash, 'stops', 1)
+  end
   if done then redis.call('HDEL', hash, field) end
   return done
 end

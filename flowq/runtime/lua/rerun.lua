@@ -51,8 +51,8 @@ local function hold_again(job, run, why)
   redis.call('HSET', key, 'flowq_gates', gates)
   if f[3] then
     redis.call('HSET', keys.future(job), 'state', 'open')
-    redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired', 'late', 'halted', 'given_up',
-      'rested', 'supplanted')
+    redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'recalled', 'retired', 'late', 'halted',
+      'given_up', 'rested', 'supplanted')
     if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
   elseif gates == 0 then
     if redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
