@@ -184,7 +184,7 @@ def explain(
     if status == "deferred":
         reasons = tuple(_holds(job_id, job, place))
     else:
-        reasons = tuple(_beyond_holds(job_id, status, job, place))
+        reasons = (*_beyond_holds(job_id, status, job, place), *_starter(job_id, job, place))
     return Explanation(job_id, state, reasons, job.get("flowq_name", ""))
 
 
@@ -301,6 +301,18 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
             end = f"{cancel}, then {retry}"
         text = f"{place.name(ids)} did not succeed ({how})"
         yield Reason("blockers", text, ids, f"{again}{end}")
+
+
+def _starter(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
+    """Yield which blocker has started a job that has not waited for all of them."""
+    if "flowq_first" not in job:
+        return
+    future = place.connection.hmget(keys.future(job_id), "policy", "decided")
+    policy, decided = (as_text(field or b"") for field in future)
+    if decided and policy in _WORD_BY_START:
+        blocker, how = decided.split(" ")
+        text = f"the first {_WORD_BY_START[policy]} has started it: {place.name([blocker])} {how}"
+        yield Reason("blockers", text, (blocker,))
 
 
 _WORD_BY_START = {"one_success": "success", "one_failed": "failure"}

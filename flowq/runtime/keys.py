@@ -18,7 +18,8 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time when a canceled job's hash goes
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are canceled
     rq:flowq:1:deadlines        ZSET of runs, and of the joins of workflows, by their deadlines
-                                (lua/deadlines.lua)
+                                (lua/deadlines.lua), and of what stops others, by the time of the
+                                next attempt (lua/needless.lua)
     rq:flowq:1:rounds           ZSET of the joins of workflows that run again, by the time of the
                                 next round
     rq:flowq:1:run:<run>        HASH: the record of a run

@@ -255,6 +255,9 @@ def test_explain_says_when_it_starts(run: Runs, connection: Redis) -> None:
     end(run, "b", JobStatus.FAILED)
     said = str(explain(f"{RUN}-first", connection))
     assert "it starts at the first success; 2 undecided: a, c" in said
+    end(run, "c", JobStatus.FINISHED)
+    said = str(explain(f"{RUN}-first", connection))
+    assert said.endswith("\n  - the first success has started it: c finished")
 
 
 def test_an_end_that_an_older_worker_has_noted_is_found(run: Runs, connection: Redis) -> None:
