@@ -249,7 +249,8 @@ def _size(box: Box) -> tuple[float, float]:
 def _steady_size(box: Box) -> tuple[float, float]:
     """Return a size that is enough in any state, as far as that is usual; the rest is cut."""
     name = min(count_cells(spelled(box.name)) + 2, _MAX_CELLS) * _CELL * _NAME_PX
-    words = (_MAX_CELLS if box.group or box.inside else _STATE_CELLS) * _CELL * _WORDS_PX
+    is_many = box.group or box.inside or box.members
+    words = (_MAX_CELLS if is_many else _STATE_CELLS) * _CELL * _WORDS_PX
     return math.ceil(max(name, words) + 2 * _ROOM), 48
 
 

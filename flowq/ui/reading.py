@@ -96,18 +96,41 @@ def read_run(run: Run) -> Seen:
     record, counted = get_record(run.run_id, run.connection), _count(run)
     tally = Tally.of_counted(counted) if counted else None
     if counted is None or tally is None:
-        events = list(read_events(run.run_id, run.connection))
-        status, attempts = (
-            fold(get_declared(run.run_id, run.connection), events),
-            read_attempts(events),
-        )
-        picture, acts = run.picture(status), find_acts(events)
-        return Seen(run, record, status, picture, Tally(status), attempts, acts)
+        return _fold(run, record)
     status = counted.status
     told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
     picture = draw_counted(run.picture(status), tally.parts)
     acts = find_acts(read_newest_events(run.run_id, run.connection, NEWEST_EVENTS))
     return Seen(run, record, status, picture, tally, told, acts, counted)
+
+
+MAX_KEPT = 4
+"""How many runs are kept as they were read last, for those who look at the same one."""
+
+_kept: dict[tuple[int, str], tuple[list[Event], Seen]] = {}
+
+
+def _fold(run: Run, record: RunRecord) -> Seen:
+    """Read all jobs of a run; one without new events as it was read before."""
+    key, newest = (
+        (id(run.connection), run.run_id),
+        read_newest_events(run.run_id, run.connection, 1),
+    )
+    with _lock:
+        before = _kept.get(key)
+    if before is not None and before[0] == newest and before[1].run.connection is run.connection:
+        return replace(before[1], record=record, now=datetime.now(UTC))
+    events = list(read_events(run.run_id, run.connection))
+    status = fold(get_declared(run.run_id, run.connection), events)
+    picture, attempts = run.picture(status), read_attempts(events)
+    acts = find_acts(events)
+    seen = Seen(run, record, status, picture, Tally(status), attempts, acts)
+    with _lock:
+        _kept.pop(key, None)
+        _kept[key] = events[-1:], seen
+        for oldest in list(_kept)[:-MAX_KEPT]:
+            del _kept[oldest]
+    return seen
 
 
 NEWEST_EVENTS = 1_000

@@ -307,3 +307,12 @@ def test_items_are_read_from_their_records_as_from_their_events(
     found = counts.find_items(RUN, "page", "3", connection, 9)
     assert [(one.name, one.state) for one in found] == [("page[3]", "finished")]
     assert not counts.find_items(RUN, "page", "*", connection, 9)
+
+
+def test_a_run_without_news_is_not_read_again(connection: Redis) -> None:
+    submit_shop(Runs(connection))
+    run = Run(RUN, connection)
+    seen = reading.read_run(run)
+    assert reading.read_run(run).status is seen.status
+    run.cancel(may_wait=False)
+    assert reading.read_run(run).status.state == "canceled"
