@@ -9,6 +9,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
+from importlib.util import find_spec
 from threading import BoundedSemaphore
 
 from starlette.exceptions import HTTPException
@@ -26,8 +27,9 @@ from flowq.documents import (
     read_job,
     read_run,
 )
-from flowq.errors import JobNotFound, UsageError
+from flowq.errors import JobNotFound, NotFound, UsageError
 from flowq.labels import check_labels
+from flowq.metrics import CONTENT_TYPE, render_metrics
 from flowq.pictures.picture import to_document
 from flowq.pictures.svg import render_svg
 from flowq.render.job_output import drop_note, left_out_note
@@ -214,6 +216,14 @@ def list_workflows(request: Request) -> Response:
     return as_json(offered_document(list_offered(folder) if folder else []))
 
 
+def show_metrics(request: Request) -> Response:
+    """Reply to `GET /metrics`: the text format of Prometheus."""
+    if not find_spec("prometheus_client"):
+        raise NotFound("metrics need another package: pip install 'rq-flowq[metrics]'")
+    text = render_metrics(site_of(request).connection)
+    return Response(text.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
 def describe(request: Request) -> Response:
     """Reply to `GET /api/openapi.json`."""
     root = request.scope.get("root_path", "")
@@ -263,4 +273,5 @@ ROUTES: list[BaseRoute] = [
     Route("/api/schedules", list_schedules),
     Route("/api/workflows", list_workflows),
     Route("/api/openapi.json", describe),
+    Route("/metrics", show_metrics),
 ]

@@ -15,8 +15,10 @@ from redis import Redis
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+import flowq.ui
 from flowq.client import get_run
 from flowq.documents import job_json, run_json
+from flowq.metrics import CONTENT_TYPE
 from flowq.runtime.printed import Printed
 from flowq.spec import Approval
 from flowq.ui import acts, endpoints, live
@@ -223,3 +225,12 @@ def test_names_with_brackets_are_found(program: TestClient):
     for name in ("many[1]", "many"):
         reply = program.get(f"/api/runs/{RUN}/jobs/{quote(name, safe='')}/explain")
         assert (reply.status_code, reply.json()["jobs"][0]["name"]) == (200, name)
+
+
+def test_metrics_are_scraped_with_the_token(connection: Redis, program: TestClient):
+    reply = program.get("/metrics")
+
+    assert reply.headers["content-type"] == CONTENT_TYPE
+    assert 'flowq_runs{state="running"} 1.0' in reply.text
+    refused = TestClient(flowq.ui.app(connection=connection, authorize=lambda _: None))
+    assert refused.get("/metrics").status_code == 403
