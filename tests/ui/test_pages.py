@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as Retries
 from starlette.testclient import TestClient
 
 import flowq.ui
@@ -268,6 +270,34 @@ def test_older_pages_list_each_run_once(connection: Redis, page: TestClient) -> 
     assert found == [f"run{number}" for number in reversed(range(60))]
     gone = page.get("/?workflow=even&after=nope", follow_redirects=False)
     assert (gone.status_code, gone.headers["location"]) == (303, "/?workflow=even")
+
+
+def test_errors_are_pages_that_say_what_to_do_and_no_details_of_faults(
+    connection: Redis, mounted: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = Redis(unix_socket_path="/nonexistent/server.sock", retry=Retries(NoBackoff(), 0))
+    away = TestClient(
+        flowq.ui.app(connection=nowhere, authorize=lambda _: "ada"), root_path=ROOT
+    ).get(f"{ROOT}/")
+    unknown = mounted.get(f"{ROOT}/runs/nope")
+    monkeypatch.setattr("flowq.ui.pages.runs.read_queues", _break)
+    application = flowq.ui.app(connection=connection, authorize=lambda _: "ada")
+    fault = TestClient(application, root_path=ROOT, raise_server_exceptions=False).get(f"{ROOT}/")
+
+    for reply, code, words in (
+        (away, 503, "tries again every few seconds"),
+        (unknown, 404, "no run nope"),
+        (fault, 500, "in the log of"),
+    ):
+        assert reply.status_code == code
+        assert words in reply.text
+        assert find_problems(reply.text, ROOT) == []
+    assert int(away.headers["refresh"]) > 0
+    assert "password" not in fault.text
+
+
+def _break(*_: object) -> None:
+    raise RuntimeError("the password is hunter2")
 
 
 BAD = """<main><h1></h1><p style="x" onclick="y"><a href="/elsewhere">a</a><b></p></b>
