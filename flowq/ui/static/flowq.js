@@ -83,17 +83,16 @@ function note(what, text) {
 let pointed = null;
 document.addEventListener("pointermove", (event) => { pointed = event.target; }, { passive: true });
 
-const focused = () => (document.activeElement === document.body || document.activeElement === find("main") ? null : document.activeElement);
-const isBusy = (element) => {
-	const selection = getSelection();
-	return element.contains(focused()) || (pointed?.isConnected && element.contains(pointed)) ||
-		(selection && !selection.isCollapsed && element.contains(selection.anchorNode));
-};
+let held = []; // what has the focus, is under the pointer, or is selected
+const isBusy = (element) => held.some((each) => element.contains(each));
 
-function steadily(change) { // what is looked at stays where it is, whatever grows above it
+function steadily(change) { // what is looked at stays where it is
+	const { activeElement, body } = document, selection = getSelection(); // slow after a change
+	const focused = activeElement !== body && activeElement !== find("main") && activeElement;
+	held = [focused, pointed, !selection?.isCollapsed && selection?.anchorNode].filter((each) => each?.isConnected);
 	const middle = scrollY > 0 && document.elementFromPoint(innerWidth / 2, innerHeight / 2);
-	const seen = [focused(), pointed, middle].find((each) => {
-		const at = each?.isConnected && each.getBoundingClientRect();
+	const seen = [...held, middle].find((each) => {
+		const at = each?.getBoundingClientRect?.();
 		return at && at.bottom > 0 && at.top < innerHeight && at.height < innerHeight;
 	});
 	const before = seen?.getBoundingClientRect().top;
@@ -437,7 +436,7 @@ async function act(form, submitter) {
 	if (form.dataset.sent) return;
 	if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
 	const answer = find("output", form), buttons = findAll("button", form);
-	form.dataset.sent = "yes"; // not `disabled`, which would take the focus away
+	form.dataset.sent = "yes"; // `disabled` would take the focus away
 	for (const button of buttons) button.setAttribute("aria-disabled", "true");
 	setText(answer, "Sending …");
 	try {
