@@ -260,6 +260,7 @@ def _as_left_out(job: JobSpec) -> JobSpec:
         queue=None,
         if_=None,
         for_each=each,
+        sleep=None if job.sleep is None else "0s",
         poll=None,
         approval=None,
         expires_s=None,

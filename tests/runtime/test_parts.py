@@ -47,13 +47,14 @@ def ran(status: RunStatus) -> set[str]:
 
 
 KINDS = """
+inputs: {pause: no time}
 jobs:
   first: {call: builtins:dict}
   group: {for_each: [1, 2], needs: first, call: builtins:dict}
   legs: {needs: first, matrix: {x: [1, 2]}, queue: nobody, call: builtins:dict}
   nested: {needs: group, workflow: w}
   asks: {needs: nested, approval: true, expires: 1s, queue: nobody, call: builtins:dict}
-  pause: {needs: asks, sleep: 1d}
+  pause: {needs: asks, sleep: "${{ inputs.pause }}"}
   open: {needs: legs, deferred: true, call: builtins:dict}
   last: {needs: [pause, open], if: jobs.asks.status == "skipped", call: builtins:dict}
 finally:

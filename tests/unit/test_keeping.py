@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from flowq.inputs import resolve_inputs
 from flowq.keeping import Before, Choice, choose
 from flowq.pictures.stored import make_source, read_workflow
 from flowq.render.continuation import describe_choice
+from flowq.runtime import keeping, planned
 from flowq.spec import Workflow
 from tests.reading import parse_workflow
 
@@ -154,3 +157,9 @@ def test_jobs_that_may_have_added_others_run_again() -> None:
     ended = dict.fromkeys(("adder", "other", "open"), "")
     facts = Before("old", before, "", failings=ended, has_added=True)
     assert choose(graph, before, {}, facts).kept == ("other",)
+
+
+def test_copies_of_jobs_have_every_field_that_jobs_are_planned_with() -> None:
+    written = set(re.findall(r'"(flowq_\w+)":', inspect.getsource(planned._fields)))
+    assert len(written) > 10
+    assert written <= set(keeping._COPIED)
