@@ -126,18 +126,27 @@ def find_next_due(workflow: Workflow, after: datetime) -> Due:
     return next(find_due(workflow, after, datetime.max.replace(tzinfo=UTC) - timedelta(days=2)))
 
 
-def plan_due(
-    workflow: Workflow, due: Due, inputs: Mapping[str, Any], *, imports: bool = False
-) -> Plan:
-    """Return the plan of the run of a due time; `inputs` replace those of its schedule.
+NO_INPUTS: Mapping[str, Any] = {}
 
+
+def plan_due(
+    workflow: Workflow,
+    due: Due,
+    inputs: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any] = NO_INPUTS,
+    imports: bool = False,
+) -> Plan:
+    """Return the plan of the run of a due time.
+
+    `inputs` replace those of its schedule, which replace the `defaults`.
     Errors: those of `compile_plan`, also for expressions in the inputs of the schedule.
     """
     run_id, due_at = make_run_id(), due.at.isoformat()
     run = {"id": run_id, "workflow": workflow.name, "due_at": due_at}
     path = (*due.path, "inputs")
     own = evaluate(fill_in(workflow, path, due.schedule.inputs, inputs={}, scope={"run": run}))
-    given = {**own, **inputs}
+    given = {**defaults, **own, **inputs}
     plan = compile_plan(workflow, given, run_id=run_id, imports=imports, due_at=due_at)
     return replace(plan, claim=find_claim(workflow, due))
 
@@ -152,7 +161,11 @@ def find_claim(workflow: Workflow, due: Due) -> str:
 
 
 def submit_due(
-    workflow: Workflow, due: Due, inputs: Mapping[str, Any], connection: Redis
+    workflow: Workflow,
+    due: Due,
+    inputs: Mapping[str, Any],
+    connection: Redis,
+    defaults: Mapping[str, Any] = NO_INPUTS,
 ) -> str | None:
     """Submit the run of a due time, and return its id; None if there is one already. Atomic.
 
@@ -160,7 +173,7 @@ def submit_due(
     """
     if connection.exists(keys.due(find_claim(workflow, due))):
         return None
-    plan = plan_due(workflow, due, inputs)
+    plan = plan_due(workflow, due, inputs, defaults=defaults)
     try:
         submit(plan, connection)
     except WrongState:  # another process was faster
@@ -180,8 +193,10 @@ class Scheduler:
         inputs: Mapping[str, Any],
         connection: Redis,
         tell: Callable[[str], object] = lambda text: None,
+        defaults: Mapping[str, Any] = NO_INPUTS,
     ) -> None:
         self.workflow, self.inputs, self.connection, self.tell = workflow, inputs, connection, tell
+        self.defaults = defaults
         self.token = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}"
         self.looked_at_s: float | None = None
         """When this process looked last, as the one that works."""
@@ -267,7 +282,7 @@ class Scheduler:
         """Submit the run of a due time; return whether that need not be tried again."""
         name, at = self.workflow.name, f"{due.at:%Y-%m-%d %H:%M %Z}"
         try:
-            run_id = submit_due(self.workflow, due, self.inputs, self.connection)
+            run_id = submit_due(self.workflow, due, self.inputs, self.connection, self.defaults)
         except RunNotFound:  # it took so long that the run was removed meanwhile
             return False
         except FlowqError as error:  # its inputs have no value, for example: other runs may
@@ -399,6 +414,7 @@ def backfill(
     inputs: Mapping[str, Any],
     connection: Redis,
     *,
+    defaults: Mapping[str, Any] = NO_INPUTS,
     max_parallel: int | None = None,
     wait: Callable[[float], bool],
 ) -> Iterator[tuple[Due, str | None]]:
@@ -421,7 +437,7 @@ def backfill(
                 return
         if wait(0):
             return
-        run_id = submit_due(workflow, due, inputs, connection)
+        run_id = submit_due(workflow, due, inputs, connection, defaults)
         active |= {run_id} if run_id else set()
         yield due, run_id
 

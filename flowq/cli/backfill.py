@@ -55,13 +55,14 @@ def command(
     from flowq import scheduling  # noqa: PLC0415 - nothing but this needs it
 
     (workflow,) = find_scheduled(target).values()
-    inputs = compiling.read_inputs(workflow, given, inputs_file)
+    inputs = compiling.read_given(given, inputs_file)
+    defaults = compiling.read_environment(workflow)
     dues = scheduling.find_range(workflow, begin, end, datetime.now(UTC))
     if not dues:
         terminal.note(f"flowq: {workflow.name} was never due from {begin} to {end}")
         return
     with terminal.users_code():
-        plan = scheduling.plan_due(workflow, dues[0], inputs, imports=imports)
+        plan = scheduling.plan_due(workflow, dues[0], inputs, defaults=defaults, imports=imports)
     with opened(redis_url, creating=True) as place, terminal.Interrupts(deferring=True) as signals:
         warn_about(place)
         if not quiet:
@@ -72,6 +73,7 @@ def command(
             dues,
             inputs,
             place.connection,
+            defaults=defaults,
             max_parallel=max_parallel,
             wait=until_interrupted(signals),
         ):

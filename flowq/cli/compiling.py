@@ -110,5 +110,14 @@ def read_inputs(
 ) -> dict[str, Any]:
     """Return the inputs of a run: the command line's override the file's, which override the
     environment's."""
-    from_file = targets.read_inputs(inputs_file) if inputs_file else {}
-    return {**targets.find_inputs(workflow, os.environ), **from_file, **given}
+    return {**read_environment(workflow), **read_given(given, inputs_file)}
+
+
+def read_environment(workflow: Workflow) -> dict[str, str]:
+    """Return the inputs in the environment; those under a `schedule` override them."""
+    return targets.find_inputs(workflow, os.environ)
+
+
+def read_given(given: Mapping[str, str], inputs_file: str | None) -> dict[str, Any]:
+    """Return the inputs on the command line, which override those in the file."""
+    return {**(targets.read_inputs(inputs_file) if inputs_file else {}), **given}

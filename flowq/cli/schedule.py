@@ -93,7 +93,13 @@ def command(
             terminal.note(f"flowq: the next run of {workflow.name} is due at {when}")
         warn_about_workers((plan for *_, plan in served), place)
         schedulers = [
-            scheduling.Scheduler(workflow, inputs, place.connection, _tell)
+            scheduling.Scheduler(
+                workflow,
+                inputs,
+                place.connection,
+                _tell,
+                compiling.read_environment(workflow),
+            )
             for workflow, inputs, *_ in served
         ]
         scheduling.serve(schedulers, until_interrupted(signals), place.revive)
@@ -121,11 +127,14 @@ def _plan_first(
     from flowq import scheduling  # noqa: PLC0415 - as above
 
     for file, workflow in workflows.items():
-        inputs = compiling.read_inputs(workflow, given, inputs_file)
+        inputs = compiling.read_given(given, inputs_file)
+        defaults = compiling.read_environment(workflow)
         due = scheduling.find_next_due(workflow, datetime.now(UTC))
         try:
             with terminal.users_code():
-                plan = scheduling.plan_due(workflow, due, inputs, imports=imports)
+                plan = scheduling.plan_due(
+                    workflow, due, inputs, defaults=defaults, imports=imports
+                )
         except WorkflowInvalid as invalid:
             if len(workflows) == 1:
                 raise

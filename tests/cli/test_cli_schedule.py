@@ -41,16 +41,18 @@ def test_a_workflow_without_a_schedule_is_refused(
 
 
 DAILY = (
-    "inputs: {day: {type: str}}\n"
+    "inputs: {day: {type: str}, size: 3}\n"
     "schedule: {cron: '30 2 * * *', inputs: {day: '${{ run.due_at[:10] }}'}}\n"
     "jobs:\n  a: {run: [echo, '${{ inputs.day }}']}\n"
 )
 
 
 def test_a_backfill_names_its_runs_and_submits_what_is_missing(
-    call: Callable[..., Said], folder: Path, redis_url: str
+    call: Callable[..., Said], folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "daily.yaml").write_text(DAILY)
+    monkeypatch.setenv("FLOWQ_INPUT_DAY", "never")  # what the schedule declares counts
+    monkeypatch.setenv("FLOWQ_INPUT_SIZE", "7")
     url = ("--redis-url", redis_url)
     first = call("backfill", "daily.yaml", "--from", "2026-01-30", "--to", "2026-02-01", *url)
     assert (first.code, len(first.out.splitlines())) == (0, 3)
@@ -63,7 +65,7 @@ def test_a_backfill_names_its_runs_and_submits_what_is_missing(
     run_id = more.out.split()[1]
     shown = call("show", run_id, *url).out
     assert "  due       2026-02-02T02:30:00+00:00\n" in shown
-    assert "  input     day = '2026-02-02'\n" in shown
+    assert "  input     day = '2026-02-02'\n  input     size = 7\n" in shown
     listed = json.loads(call("runs", "--json", *url).out)["runs"]
     assert listed[0]["due_at"] == "2026-02-02T02:30:00.000000Z"
     hour = ("--from", "2026-02-01T03:00", "--to", "2026-02-01T04:00")
