@@ -204,6 +204,10 @@ class Scheduler:
         self._is_leading: bool | None = None
         self._is_paused = False
 
+    def change(self, workflow: Workflow, defaults: Mapping[str, Any]) -> None:
+        """Go on with another version of the workflow, which has the same name."""
+        self.workflow, self.defaults, self._recorded_s = workflow, defaults, None
+
     def tick(self) -> None:
         """Submit what is due, if this process holds the lease. Errors: redis-py's."""
         now_s = read_clock(self.connection)
@@ -315,14 +319,17 @@ def serve(
     schedulers: Sequence[Scheduler],
     wait: Callable[[float], bool],
     while_away: Callable[[], object] = lambda: None,
+    refresh: Callable[[], object] = lambda: None,
 ) -> None:
     """Submit runs when they are due, until `wait`, which gets seconds, returns True.
 
+    `refresh` is called before each look at the clock, and may change the list of `schedulers`.
     Goes on after an outage of the server, however long; `while_away` is called meanwhile.
     Errors: redis-py's that do not pass.
     """
     is_away = is_over = False
     while not is_over:
+        refresh()
         for each in schedulers:
             try:
                 each.tick()

@@ -91,14 +91,20 @@ def files_of(target: str) -> Iterator[str]:
     if not target or not folder.is_dir():  # an empty text is no current folder
         yield target
         return
+    yield from (str(path) for path in list_files(folder) if has_jobs(path))
+
+
+def list_files(folder: Path) -> Iterator[Path]:
+    """Yield the YAML files in a folder that are not hidden, in the order of their names."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts
         is_hidden = any(part.startswith(".") for part in inside)
-        if path.suffix in YAML_ENDINGS and not is_hidden and path.is_file() and _has_jobs(path):
-            yield str(path)
+        if path.suffix in YAML_ENDINGS and not is_hidden and path.is_file():
+            yield path
 
 
-def _has_jobs(path: Path) -> bool:
+def has_jobs(path: Path) -> bool:
+    """Whether a YAML file may be a workflow, rather than some other file."""
     try:
         return _JOBS.search(read_file(path, _MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
     except OSError:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from redis.exceptions import RedisError
 
 from flowq.cli import compiling, display, options, terminal
 from flowq.cli.place import Place, opened, opened_if_used, warn_about
@@ -18,9 +21,10 @@ from flowq.plan import Plan
 from flowq.render.details import schedules_table
 from flowq.render.json import schedules_document, write_json
 from flowq.spec import Workflow
+from flowq.targets import YAML_ENDINGS
 
 if TYPE_CHECKING:
-    from flowq.scheduling import Due
+    from flowq.scheduling import Due, Scheduler
 
 LONGEST_NAP_S = 0.2
 """How long a signal may go unnoticed."""
@@ -51,7 +55,8 @@ def command(
 ) -> None:
     """Submit a run whenever the workflow's `schedule` is due, until Ctrl-C.
 
-    TARGET is a workflow, or a folder: then all workflows with a schedule in it. This command only
+    TARGET is a workflow, or a folder: then all workflows with a schedule in it. YAML files that
+    change are read again; one with problems keeps its earlier version. This command only
     watches the clock; workers, as started by `flowq worker`, execute the runs. Several instances
     may watch one workflow: one of them works, and another takes over within seconds.
 
@@ -88,21 +93,21 @@ def command(
     with opened(redis_url, creating=True) as place, terminal.Interrupts(deferring=True) as signals:
         warn_about(place)
         place.retry.wait_at_most(scheduling.LEASE_S)  # then `serve` goes on, or a signal ends it
-        for workflow, _, due, _ in served:
+        for _, workflow, _, due, _ in served:
             when = f"{due.at:%Y-%m-%d %H:%M %Z}"
             terminal.note(f"flowq: the next run of {workflow.name} is due at {when}")
         warn_about_workers((plan for *_, plan in served), place)
-        schedulers = [
-            scheduling.Scheduler(
-                workflow,
-                inputs,
-                place.connection,
-                _tell,
-                compiling.read_environment(workflow),
-            )
-            for workflow, inputs, *_ in served
-        ]
-        scheduling.serve(schedulers, until_interrupted(signals), place.revive)
+        make = partial(scheduling.Scheduler, connection=place.connection, tell=_tell)
+        watched = _Watched(
+            target,
+            make,
+            {
+                file: make(workflow, inputs, defaults=compiling.read_environment(workflow))
+                for file, workflow, inputs, *_ in served
+            },
+        )
+        wait = until_interrupted(signals)
+        scheduling.serve(watched.schedulers, wait, place.revive, watched.refresh)
 
 
 def _list(redis_url: str | None, *, as_json: bool) -> None:
@@ -119,8 +124,8 @@ def _plan_first(
     given: Mapping[str, str],
     inputs_file: str | None,
     imports: bool,
-) -> Iterator[tuple[Workflow, Mapping[str, Any], Due, Plan]]:
-    """Yield each workflow with its inputs and its next run; of several, notes those without one.
+) -> Iterator[tuple[str, Workflow, Mapping[str, Any], Due, Plan]]:
+    """Yield each file, its workflow, its inputs and its next run; notes files without one.
 
     Errors: WorkflowInvalid for a single one.
     """
@@ -140,7 +145,114 @@ def _plan_first(
                 raise
             _leave_out(file, invalid)
         else:
-            yield workflow, inputs, due, plan
+            yield file, workflow, inputs, due, plan
+
+
+class _Watched:
+    """The schedulers of a target, whose files are read again when they have changed.
+
+    A file that has problems keeps the version that is scheduled. Code is not loaded again.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        make: Callable[..., Scheduler],
+        scheduler_by_file: Mapping[str, Scheduler],
+    ) -> None:
+        self.schedulers = list(scheduler_by_file.values())
+        self._by_file = dict(scheduler_by_file)
+        self._inputs = self.schedulers[0].inputs  # those of a folder have none
+        self._target, self._make = Path(target), make
+        self._stamps = self._look()
+
+    def refresh(self) -> None:
+        """Read the files that have changed, appeared or gone since the last call."""
+        before, self._stamps = self._stamps, self._look()
+        if before == self._stamps:
+            return
+        is_same = {file: before.get(file) == stamp for file, stamp in self._stamps.items()}
+        for file in dict.fromkeys([*self._list(), *self._by_file]):
+            parts = _parts_of(self._by_file[file].workflow) if file in self._by_file else []
+            if not all(is_same.get(part, True) for part in [_path(file), *parts]):
+                self._read(file)
+        self._stamps = self._look()  # with the files that workflows include now
+
+    def _list(self) -> list[str]:
+        if not self._target.is_dir():
+            return [str(self._target)] if self._target.suffix in YAML_ENDINGS else []
+        return [str(path) for path in compiling.list_files(self._target)]
+
+    def _look(self) -> dict[str, tuple[int, int] | None]:
+        """Return when each file was written, and its size, by path; None for one that is gone."""
+        files = [_path(file) for file in self._list()]
+        for file, scheduler in self._by_file.items():
+            if self._target.is_dir() or self._target.suffix in YAML_ENDINGS:
+                files += [_path(file), *_parts_of(scheduler.workflow)]
+        return {file: _stamp(file) for file in files}
+
+    def _read(self, file: str) -> None:
+        from flowq import scheduling  # noqa: PLC0415 - as above
+
+        known = self._by_file.get(file)
+        try:
+            if not Path(file).is_file() or not compiling.has_jobs(Path(file)):
+                workflow = None
+            else:
+                workflow = compiling.checked_graph(file).workflow
+            if workflow is None or not workflow.schedules:
+                self._forget(file)
+                return
+            self._refuse_taken(file, workflow)
+            defaults = compiling.read_environment(workflow)
+            due = scheduling.find_next_due(workflow, datetime.now(UTC))
+            scheduling.plan_due(workflow, due, self._inputs, defaults=defaults)
+        except FlowqError as error:
+            problems = error.problems if isinstance(error, WorkflowInvalid) else [error]
+            terminal.note("\n".join(map(str, problems)))
+            result = "the version before it stays scheduled" if known else "it is left out"
+            _tell(f"{file} has changed, and cannot be used: {result}")
+            return
+        if known and known.workflow.name == workflow.name:
+            known.change(workflow, defaults)
+        else:
+            self._forget(file)
+            self._by_file[file] = self._make(workflow, self._inputs, defaults=defaults)
+            self.schedulers.append(self._by_file[file])
+        when = f"{due.at:%Y-%m-%d %H:%M %Z}"
+        _tell(f"{file} was read again; the next run of {workflow.name} is due at {when}")
+
+    def _refuse_taken(self, file: str, workflow: Workflow) -> None:
+        for other, scheduler in self._by_file.items():
+            if other != file and scheduler.workflow.name == workflow.name:
+                raise UsageError(f"{other} is named {workflow.name}, too")
+
+    def _forget(self, file: str) -> None:
+        scheduler = self._by_file.pop(file, None)
+        if scheduler is not None:
+            self.schedulers.remove(scheduler)
+            with suppress(RedisError):  # then its lease runs out
+                scheduler.leave()
+            _tell(f"{scheduler.workflow.name} is not scheduled any more")
+
+
+def _path(file: str) -> str:
+    return str(Path(file).resolve())
+
+
+def _parts_of(workflow: Workflow) -> list[str]:
+    """Return the files of a workflow and of those inside of it."""
+    where = workflow.places.find()
+    inside = [file for each in workflow.workflows.values() for file in _parts_of(each)]
+    return [*([_path(where.file)] if where else []), *inside]
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _leave_out(file: str, invalid: WorkflowInvalid) -> None:

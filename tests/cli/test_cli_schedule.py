@@ -6,10 +6,15 @@ import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis
 
-from flowq.cli.schedule import find_scheduled
+from flowq.cli.schedule import _Watched, find_scheduled
+from flowq.client import list_schedules
+from flowq.scheduling import Scheduler
+from flowq.spec import Workflow
 from tests.cli.commands import Flowq, Said
 
 
@@ -122,3 +127,56 @@ def test_a_folder_has_the_schedules_of_its_files_without_those_that_cannot_be_us
     (folder / "empty").mkdir()
     empty = call("schedule", "empty", "--redis-url", redis_url)
     assert (empty.code, empty.err) == (2, "flowq: no workflow in empty has a schedule\n")
+
+
+def test_files_that_change_are_read_again_and_one_with_problems_keeps_its_version(
+    folder: Path, connection: Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flows = folder / "flows"
+    flows.mkdir()
+    daily, inner, other = flows / "daily.yaml", flows / "inner.yaml", flows / "other.yaml"
+    daily.write_text(DAILY + "  b: {workflow: inner.yaml}\n")
+    inner.write_text("jobs: {x: {run: date}}\n")
+
+    def make(workflow: Workflow, inputs: Any, defaults: Any) -> Scheduler:
+        return Scheduler(workflow, inputs, connection, said.append, defaults)
+
+    def refresh() -> str:
+        watched.refresh()
+        return capfd.readouterr().err
+
+    said: list[str] = []
+    found = find_scheduled(str(flows))
+    first = {file: make(workflow, {}, {}) for file, workflow in found.items()}
+    watched = _Watched(str(flows), make, first)
+    assert refresh() == ""
+    [scheduler] = watched.schedulers
+    scheduler.tick()
+
+    daily.write_text(daily.read_text().replace("30 2", "45 3"))
+    assert "daily.yaml was read again; the next run of daily is due at " in (said_now := refresh())
+    assert " 03:45 UTC" in said_now
+    assert (watched.schedulers, scheduler.workflow.schedules[0].cron) == ([scheduler], "45 3 * * *")
+    scheduler.tick()
+    assert list_schedules(connection)[0].schedules[0].cron == "45 3 * * *"
+
+    good = daily.read_text()
+    daily.write_text(good.replace("45 3", "hourly"))
+    assert "FQ220" in (said_now := refresh())
+    assert "cannot be used: the version before it stays scheduled" in said_now
+    assert (scheduler.workflow.schedules[0].cron, refresh()) == ("45 3 * * *", "")
+    daily.write_text(good)
+    assert "was read again" in refresh()
+    inner.write_text("jobs: {x: {run: date}, y: {run: date}}\n")
+    assert "daily.yaml was read again" in refresh()
+    assert len(scheduler.workflow.workflows["inner.yaml"].jobs) == 2
+
+    other.write_text(f"name: daily\n{DAILY}")
+    assert "it is left out" in (said_now := refresh())
+    assert "daily.yaml is named daily, too" in said_now
+    other.write_text(DAILY)
+    assert "the next run of other is due" in refresh()
+    assert [each.workflow.name for each in watched.schedulers] == ["daily", "other"]
+    daily.unlink()
+    assert refresh() == "flowq: daily is not scheduled any more\n"
+    assert [each.workflow.name for each in watched.schedulers] == ["other"]
