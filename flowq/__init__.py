@@ -14,7 +14,7 @@ from flowq._version import __version__
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from rq import Callback, Retry, get_current_job
 
-    from flowq.api import Workflow, events, get_run, load, run, runs, submit
+    from flowq.api import Workflow, backfill, events, get_run, load, run, runs, submit
     from flowq.client import Run
     from flowq.errors import (
         CycleError,
@@ -110,6 +110,7 @@ __all__ = [
     "WorkflowNotFound",
     "WrongState",
     "__version__",
+    "backfill",
     "connect",
     "current_future",
     "deferred",
@@ -143,6 +144,7 @@ _MODULE_BY_NAME = {
     "WIPRegistry": "flowq.runtime.wip",
     "Worker": "flowq.workers",
     "Workflow": "flowq.api",
+    "backfill": "flowq.api",
     "connect": "flowq.functions",
     "current_future": "flowq.runtime.futures",
     "get_future": "flowq.functions",

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowq import own_script
@@ -244,6 +244,53 @@ def run(
     )
     submitted.wait(timeout)
     return submitted
+
+
+def backfill(
+    workflow: AnyWorkflow,
+    begin: date | str,
+    end: date | str,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    max_parallel: int | None = None,
+    connection: Redis | str | None = None,
+    imports: bool = True,
+) -> list[Run]:
+    """Submit a run for each past due time of a schedule that has none; return these runs.
+
+    Due times that `flowq schedule`, or an earlier call, has served in the last 30 days are left
+    out, so after an interruption the same call goes on. `begin` and `end`, both included, are
+    dates, datetimes, or texts of these; without an offset in the time zone of the schedule. The
+    `inputs` replace those that the schedule declares.
+    Blocks: with `max_parallel`, while so many of the runs have not ended.
+    Errors: those of `submit`; UsageError for a workflow without a schedule, and for bad instants.
+    """
+    from flowq import client, local_server, scheduling  # noqa: PLC0415 - imports RQ
+    from flowq.runtime.connections import pause  # noqa: PLC0415
+
+    if max_parallel is not None and max_parallel < 1:
+        raise UsageError(f"max_parallel must be at least 1, not {max_parallel!r}")
+    found, spec, given = (
+        get_connection(connection),
+        as_spec(workflow, imports=imports),
+        inputs or {},
+    )
+    own_script.refuse_unguarded(_list_calls(spec))
+    first, last = (each.isoformat() if isinstance(each, date) else each for each in (begin, end))
+    dues = scheduling.find_range(spec, first, last, datetime.now(UTC))
+    if not dues:
+        return []
+    plan = scheduling.plan_due(spec, dues[0], given, imports=imports)
+    if (place := local_server.find_local(found)) is not None:
+        place.prepare(plan, found)
+
+    def wait(seconds: float) -> bool:
+        if seconds:
+            pause(seconds, found)
+        return False
+
+    submitted = scheduling.backfill(spec, dues, given, found, max_parallel=max_parallel, wait=wait)
+    return [client.Run(run_id, found) for _, run_id in submitted if run_id]
 
 
 def get_run(run_id: str, *, connection: Redis | str | None = None) -> Run:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from asyncio import CancelledError, timeout
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from flowq.runtime.results import Failure, JobView
     from flowq.status import RunRecord, RunState, RunStatus
 
-__all__ = ["Job", "Queue", "Run", "call", "events", "get_run", "run", "runs", "submit"]
+__all__ = ["Job", "Queue", "Run", "backfill", "call", "events", "get_run", "run", "runs", "submit"]
 
 T = TypeVar("T")
 
@@ -109,6 +109,30 @@ async def run(
     )
     await submitted.wait(timeout)
     return submitted
+
+
+async def backfill(
+    workflow: AnyWorkflow,
+    begin: date | str,
+    end: date | str,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    connection: Redis,
+    max_parallel: int | None = None,
+    imports: bool = True,
+) -> list[Run]:
+    """Do as `flowq.backfill`. If it is canceled, the same call goes on."""
+    found = await call(
+        api.backfill,
+        workflow,
+        begin,
+        end,
+        inputs,
+        max_parallel=max_parallel,
+        connection=bridge_to(connection),
+        imports=imports,
+    )
+    return [Run(each) for each in found]
 
 
 async def get_run(run_id: str, *, connection: Redis) -> Run:

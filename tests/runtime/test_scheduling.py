@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
+import flowq
+import flowq.aio
 from flowq import scheduling
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
@@ -557,3 +561,27 @@ def test_a_job_that_is_executed_again_submits_no_second_run(
     first = submit_scheduled(scheduled(), {"word": "hi"})
     assert submit_scheduled(scheduled(), {"word": "hi"}) == first
     assert len(list(run_lists.iterate_runs(connection))) == 1
+
+
+def test_a_program_submits_a_backfill(connection: Redis, redis_url: str, work: Work) -> None:
+    workflow, word = scheduled("0 6 * * *", "UTC"), {"word": "hi"}
+    made = flowq.backfill(workflow, "2024-11-01", date(2024, 11, 3), word, connection=connection)
+    work()
+    assert [run.wait(60).state for run in made] == 3 * ["succeeded"]
+    assert due_of_runs(connection) == [f"0{day} 06:00" for day in (1, 2, 3)]
+
+    async def submit_soon() -> int:
+        async with AsyncRedis.from_url(redis_url) as client:
+            until = datetime(2024, 11, 4, 7, tzinfo=UTC)
+            return len(
+                await flowq.aio.backfill(workflow, "2024-11-01", until, word, connection=client)
+            )
+
+    assert asyncio.run(submit_soon()) == 1
+    none = flowq.backfill(workflow, "2024-11-01T07:00", "2024-11-01", word, connection=connection)
+    assert none == []
+    for wrong, says in {"0": "at least 1", "1": "is not a date"}.items():
+        with pytest.raises(UsageError, match=says):
+            flowq.backfill(
+                workflow, "then", "now", word, max_parallel=int(wrong), connection=connection
+            )
