@@ -22,13 +22,15 @@ from flowq.spec import JobSpec, Workflow
 _WITHOUT_EFFECT = frozenset(
     {
         *("name", "description", "queue", "timeout_s", "retries", "max_parallel"),
-        *("at_front", "expires_s", "on_crash"),
+        *("at_front", "expires_s", "on_crash", "concurrency", "rate"),
         *("needs", "blocks", "else_"),  # edges and branches are compared as such
     }
 )
 """The fields that change when, where or how often a job is executed, but not its result."""
 
-_KEYS_WITHOUT_EFFECT = frozenset({"queue", "timeout", "retries", "retries.max", "max_parallel"})
+_KEYS_WITHOUT_EFFECT = frozenset(
+    {"queue", "timeout", "retries", "max_parallel", "concurrency", "rate"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,9 @@ def _effect(job: JobSpec, name: str) -> Any:
     """Return the part of a field that can change the result."""
     value = getattr(job, name)
     if name == "settings":
-        return {key: value[key] for key in value if key not in _KEYS_WITHOUT_EFFECT}
+        return {
+            key: value[key] for key in value if key.partition(".")[0] not in _KEYS_WITHOUT_EFFECT
+        }
     if name == "for_each" and value is not None:
         return replace(value, max_items=None)
     if name == "approval" and value is not None:

@@ -80,7 +80,7 @@ EDITS = {
         "ask send",
     ),
     ("name: report", "name: other"): ("", ""),
-    ("retries: 2", "retries: 9, timeout: 1m, queue: q, description: d"): ("", ""),
+    ("retries: 2", "retries: 9, timeout: 1m, queue: q, description: d, rate: 9/m"): ("", ""),
     ("expires: 1d", "expires: 2d"): ("", ""),
     ("needs: [fetch, thumb]", "needs: [thumb, fetch]"): ("", ""),
 }
