@@ -31,7 +31,8 @@ def render_plan(plan: Plan) -> str:
 def _summary(plan: Plan) -> str:
     edges = sum(len(enqueue.blocks) for enqueue in plan.enqueues)
     futures = sum(enqueue.deferred for enqueue in plan.enqueues)
-    counts = ((len(plan.enqueues), "job"), (futures, "future job"), (edges, "edge"))
+    # `check` counts those that are declared: each combination and start is another planned job.
+    counts = ((len(plan.enqueues), "planned job"), (futures, "future job"), (edges, "edge"))
     return ", ".join(f"{count} {thing}{'' if count == 1 else 's'}" for count, thing in counts)
 
 

@@ -148,7 +148,7 @@ _PLAN = Plan(
 def test_a_plan_reads_like_the_api() -> None:
     lines = render_plan(_PLAN).splitlines()
 
-    assert lines[:2] == ["gallery: 2 jobs, 1 future job, 1 edge", "  folder = 'photos'"]
+    assert lines[:2] == ["gallery: 2 planned jobs, 1 future job, 1 edge", "  folder = 'photos'"]
     assert [" ".join(line.split()) for line in lines[2:]] == [
         "1 enqueue page deferred=True t:page() timeout=90s",
         "2 enqueue thumb blocked_by=page (on_failure=ignore) t:thumb(path=…) queue=pictures"
