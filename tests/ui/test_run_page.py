@@ -17,6 +17,7 @@ from flowq.client import Run, submit
 from flowq.graph import build_graph
 from flowq.pictures.stored import make_source
 from flowq.planner import make_plan
+from flowq.render import tally
 from flowq.runtime import counts
 from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
 from flowq.ui import reading
@@ -138,9 +139,9 @@ _dumped: dict[bytes, tuple[int, bytes]] = {}
 """What the run has left on the server: one execution is enough for all tests."""
 
 
-def drain(connection: Redis) -> None:
+def drain(connection: Redis, max_jobs: int | None = None) -> None:
     Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm").work(
-        burst=True, logging_level="WARNING"
+        burst=True, logging_level="WARNING", max_jobs=max_jobs
     )
 
 
@@ -319,6 +320,19 @@ def test_items_are_read_from_their_records_as_from_their_events(
     found = counts.find_items(RUN, "page", "3", connection, 9)
     assert [(one.name, one.state) for one in found] == [("page[3]", "finished")]
     assert not counts.find_items(RUN, "page", "*", connection, 9)
+
+
+def test_a_run_estimates_how_long_a_group_goes_on(
+    connection: Redis, page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_ = {"value": "${{ item }}", "bad": -1}
+    items = call("page", "fail_if", for_each=each(list(range(20))), with_=with_)
+    submit_all(connection, Workflow("demo", (items,)), {})
+    monkeypatch.setattr(tally, "LEAST_S", 0)
+    drain(connection, max_jobs=16)
+
+    found = get(page, f"/runs/{RUN}").text
+    assert re.search("page : [1-9] items? left, about .* at the present rate", found)
 
 
 def test_a_run_without_news_is_not_read_again(connection: Redis) -> None:

@@ -24,7 +24,7 @@ from flowq.pictures.report import (
 )
 from flowq.pictures.svg import page_style, render_svg
 from flowq.pictures.timeline import STYLE, Row, look_of, render_timeline
-from flowq.render.tally import walk
+from flowq.render.tally import TALLIED_ENDS, walk
 from flowq.status import RUN_ENDED
 from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
 from flowq.ui.pages.waiting import (
@@ -60,6 +60,7 @@ def show_run(request: Request) -> Response:
         is_ended=is_ended,
         counts=count_looks(seen),
         usual=None if is_ended else find_usual_s(seen.record, seen.run),
+        left=[] if is_ended else find_left(seen),
         hold=None if is_ended else seen.run.find_hold(COMMANDS),
         asking=[] if is_ended else find_asking(seen),
         waiting=None if is_ended else find_waiting(seen),
@@ -80,6 +81,20 @@ def count_looks(seen: Seen) -> Counter[str]:
     found = Counter[str]()
     for part in walk(seen.tally.parts):
         found += part.count_own()
+    return found
+
+
+def find_left(seen: Seen) -> list[tuple[str, int, float]]:
+    """Return the groups that are executed now: name, how many items are left, and for how long.
+
+    The latter is in seconds, if they go on at the rate of those that have ended.
+    """
+    found = []
+    for part in seen.tally.parts.values():
+        left = sum(number for state, number in part.states.items() if state not in TALLIED_ENDS)
+        rate = part.rate(seen.now) if left else None
+        if rate:
+            found.append((part.name, left, left / rate))
     return found
 
 
