@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,10 +20,11 @@ from redis.retry import Retry as Retries
 from starlette.testclient import TestClient
 
 import flowq.ui
-from flowq.client import submit
+from flowq.client import Executing, InProgress, WorkerRecord, submit
 from flowq.graph import build_graph
 from flowq.pictures.stored import make_source
 from flowq.planner import make_plan
+from flowq.reports import Progress
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
 from flowq.runtime.schedules import record_schedule
@@ -294,6 +296,37 @@ def test_errors_are_pages_that_say_what_to_do_and_no_details_of_faults(
         assert find_problems(reply.text, ROOT) == []
     assert int(away.headers["refresh"]) > 0
     assert "password" not in fault.text
+
+
+def test_lists_say_in_words_what_is_lost_handed_over_or_rests(
+    connection: Redis, mounted: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    told = {"host": "web1", "pid": 7, "seen_at": at, "timeout_s": 60, "state": "lost"}
+    lost = Executing("j1", "e1", "default", "w1", "call()", at, "r1", "thumb[3]", "photos", **told)
+    reported = Progress(3, 10, HOSTILE[0])
+    waits = replace(lost, execution_id="e2", started_at=None, state="handed", pid=None)
+    alone = replace(lost, execution_id="e3", run_id="", name="", state="started", timeout_s=None)
+    alone = replace(alone, description=HOSTILE[1], progress=reported)
+    wip = InProgress(at + timedelta(seconds=42), (lost, waits, alone), {"lost": 1, "handed": 9})
+    monkeypatch.setattr("flowq.client.read_wip", lambda *_, **__: wip, raising=False)
+    workers = [
+        WorkerRecord("w1", "lost", (HOSTILE[0],), seen_at=at, born_at=at, jobs=2, concurrency=4),
+        WorkerRecord("", "resting", run_id="r1"),
+        WorkerRecord(HOSTILE[1], "suspended", mode="fork", finished=1_000),
+    ]
+    monkeypatch.setattr("flowq.client.list_workers", lambda _: list(workers), raising=False)
+
+    now, there = mounted.get(f"{ROOT}/now").text, mounted.get(f"{ROOT}/workers").text
+
+    assert find_problems(now, ROOT) == find_problems(there, ROOT) == []
+    for words in ("lost</span>", "handed over</span>", ">42s<", ">18s<", "no timeout", "no run"):
+        assert words in now
+    assert f'href="{ROOT}/runs/r1/jobs/thumb%5B3%5D"' in now
+    assert "and 7 more jobs" in now
+    for words in ("lost</span>", "resting</span>", "suspended</span>", "2 of 4", "1,000"):
+        assert words in there
+    assert "<script>alert" not in now + there
 
 
 def _break(*_: object) -> None:
