@@ -173,6 +173,9 @@ QUEUE_FROM_RESULT = _register(
     "FQ243", "No result of a job decides on which queue another job runs", "checks"
 )
 TWO_BRANCHES = _register("FQ244", "A job is the `else` of one job", "checks")
+LIMITS_DIFFER = _register(
+    "FQ246", "The jobs of a `concurrency` group have the same limit (a warning)", "checks"
+)
 NOTHING_TO_START_AT = _register(
     "FQ247", "A job with `start_when` has jobs before it, which it need not all wait for", "checks"
 )

@@ -54,6 +54,7 @@ _RULES: tuple[Rule, ...] = (
     groups.check_conditions,
     groups.check_lists,
     groups.check_limits,
+    groups.check_limits_across_runs,
     groups.check_questions,
     firsts.check_starts,
     firsts.check_missing_results,

@@ -17,6 +17,7 @@ from flowq.problems import (
     EXCLUDE_WITHOUT_AXIS,
     IF_AND_POLICY,
     LIMIT_WITHOUT_GROUP,
+    LIMITS_DIFFER,
     NOT_A_LIST,
     NOTHING_BEFORE,
 )
@@ -186,6 +187,23 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             where = workflow.places.find("jobs", job.name, key)
             hint = "it limits a group: a job with `for_each` or `matrix`"
             yield Problem(LIMIT_WITHOUT_GROUP, message, where, hint, severity="warning")
+
+
+def check_limits_across_runs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """The jobs of a `concurrency` group have the same limit (a warning)."""
+    first_by_group: dict[str, JobSpec] = {}
+    for job in workflow.jobs:
+        one = job.concurrency
+        if one is None or "concurrency.limit" in job.settings:
+            continue
+        group = job.settings.get("concurrency.group", one.group)
+        first = first_by_group.setdefault(group, job)
+        limit = first.concurrency.limit if first.concurrency else one.limit
+        if one.limit != limit:
+            message = f"the group {group} has limit {one.limit} at job {job.name}, and {limit} at"
+            where = workflow.places.find("jobs", job.name, "concurrency")
+            hint = "write the same limit: a job waits until fewer than its own limit have a slot"
+            yield Problem(LIMITS_DIFFER, f"{message} {first.name}", where, hint, severity="warning")
 
 
 def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

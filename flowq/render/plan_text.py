@@ -77,6 +77,7 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     templates = enqueue.does.templates if isinstance(enqueue.does, Expansion) else ()
     for each in (enqueue, *templates):
         yield from _limits_of_workflow(each)
+        yield from _limits_across_runs(each)
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
     if enqueue.is_tolerated and enqueue.group:
@@ -101,6 +102,17 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
             yield "cancel_rest"
     elif enqueue.on_blocker_failure != "skip":
         yield f"on_blocker_failure={enqueue.on_blocker_failure}"
+
+
+def _limits_across_runs(enqueue: Enqueue) -> Iterator[str]:
+    """Yield `concurrency=deploy(limit=3, cancel_in_progress)`, and `rate=10/m(mail server)`."""
+    if (one := enqueue.concurrency) is not None and not isinstance(enqueue.does, Join):
+        more = [f"limit={one.limit}"] if one.limit != 1 else []
+        more += ["cancel_in_progress"] if one.cancel_in_progress else []
+        said = f"({', '.join(more)})" if more else ""
+        yield f"concurrency={spelled_line(one.group)}{said}"
+    if enqueue.rate is not None:
+        yield f"rate={enqueue.rate.limit}({spelled_line(enqueue.rate.group)})"
 
 
 def _limits_of_workflow(enqueue: Enqueue) -> Iterator[str]:

@@ -16,8 +16,10 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
-from flowq.spec import Concurrency, JobSpec, Retry, Workflow
+from flowq.spec import Concurrency, JobSpec, Rate, Retry, Workflow
+from flowq.testing import run_inline
 from flowq.workers.redis_side import Capacity, RedisSide
+from tests.runtime.calls import count_calls
 from tests.runtime.language import each, job
 
 Work = Callable[..., None]
@@ -295,6 +297,31 @@ def test_explain_names_the_holder_its_worker_and_how_many_wait_before(connection
     used_up = f"the `concurrency` group {GROUP} (limit 1) is used up: {holder}; 1 before it"
     assert (reason.kind, reason.text, reason.job_ids) == ("slot", used_up, ("a-a",))
     assert reason.hint == "look at the first one: flowq explain a a"
+
+
+def test_many_jobs_wait_at_the_same_cost_each(connection: Redis, work: Work) -> None:
+    def count(size: int) -> float:
+        connection.flushall()
+        submit(connection, "first", limited())
+        names = [f"j{index}" for index in range(size)]
+        connection.config_resetstat()
+        submit(connection, "a", *map(limited, names))
+        waiting = count_calls(connection) / size
+        connection.config_resetstat()
+        for _ in range(20):
+            work(max_jobs=1)
+        return waiting + count_calls(connection) / 20
+
+    few, many = count(40), count(400)
+    assert many < 1.05 * few
+
+
+def test_what_runs_in_a_test_waits_for_no_slot_and_no_rate() -> None:
+    jobs = [
+        limited("a", for_each=each([1, 2, 3])),
+        job("b", "my_id", for_each=each([1, 2, 3]), rate=Rate("1/h")),
+    ]
+    assert run_inline(Workflow("w", tuple(jobs))).state == "succeeded"
 
 
 # cancel_in_progress --------------------------------------------------------------------------

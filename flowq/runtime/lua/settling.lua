@@ -33,7 +33,7 @@ function settling.facts_of_gone(id, run, blocks)
     name = own_group and own_group .. '(list)' or group_name and group_name .. '[' .. index .. ']'
       or nested.name_inside(id) or runs.name_of(id, run),
     group = group_name and group, expands = own_group and true or false,
-    slots = limits .. 'run:' .. run, ttl = redis.call('EXISTS', keys.mortal(id)) == 1 }
+    slots = limits .. 'run:' .. run .. ' ' .. slots.name_limits_of(run), ttl = redis.call('EXISTS', keys.mortal(id)) == 1 }
 end
 
 -- What settling has to know about a job, also about one whose hash has expired. What only jobs of

@@ -13,6 +13,8 @@
 --   L         HASH: max_parallel, the maximum of whoever took a slot last. Older versions read it
 --   spent:L   of a rate: what has started, by the instant at which its slot is free again. It is in slots:L
 --             as well, as "<id> <instant>"
+-- A run's record has a field "limit <L>" for each of these in which one of its jobs has had a slot: where the
+-- hash of such a job is gone, nothing else says so.
 -- The sorted set `rates` has the rates by the instant at which somebody has to look at them.
 
 local MANY = 100 -- turns for one call
@@ -42,12 +44,25 @@ function slots.name_group(limit)
 end
 
 -- What a job says about a limit across runs: the maximum, and the period of a rate; nil where it is gone.
+-- And its run.
 function slots.read_most(limit, id)
-  local said = redis.call('HGET', keys.job(id), 'flowq_most')
-  for name, most, period in string.gmatch(said or '', '([^%s=]+)=(%d+)/?(%S*)') do
-    if name == limit then return tonumber(most), tonumber(period) end
+  local f = redis.call('HMGET', keys.job(id), 'flowq_most', 'flowq_run')
+  for name, most, period in string.gmatch(f[1] or '', '([^%s=]+)=(%d+)/?(%S*)') do
+    if name == limit then return tonumber(most), tonumber(period), f[2] end
   end
 end
+
+-- The limits across runs in which jobs of the run have had slots.
+local function list_limits_of(run)
+  local limits = {}
+  for _, field in ipairs(redis.call('HKEYS', keys.run(run))) do
+    limits[#limits + 1] = string.match(field, '^limit (.+)$')
+  end
+  return limits
+end
+
+-- The same as words, for `slots.give`.
+function slots.name_limits_of(run) return table.concat(list_limits_of(run), ' ') end
 
 -- The slots of a rate whose time is over are free again.
 local function free_spent(limit)
@@ -140,7 +155,9 @@ function slots.hold(id, limits)
     if can_have_place(join) then
       redis.call('SADD', keys.slots(limit), holder_of(id, join))
       if is_across_runs(limit) then
-        redis.call('HSET', OURS .. limit, 'max_parallel', (slots.read_most(limit, id)) or 1)
+        local most, _, run = slots.read_most(limit, id)
+        redis.call('HSET', OURS .. limit, 'max_parallel', most or 1)
+        if run then redis.call('HSET', keys.run(run), 'limit ' .. limit, 1) end
       end
     end
     leave_line(limit, holder_of(id, join))
@@ -237,6 +254,18 @@ end
 function slots.give_across_runs(join, limits)
   for limit in each_limit(limits) do
     if is_across_runs(limit) then slots.give(join, limit) end
+  end
+end
+
+-- A run is removed: what its jobs still have of limits across runs is free.
+function slots.forget_run(run)
+  local start = run .. '-'
+  for _, limit in ipairs(list_limits_of(run)) do
+    for _, id in ipairs(redis.call('SMEMBERS', keys.slots(limit))) do
+      local is_its = string.sub(id, 1, #start) == start and not string.find(id, ' ', 1, true)
+      if is_its then redis.call('SREM', keys.slots(limit), id) end
+    end
+    slots.fill(limit)
   end
 end
 
