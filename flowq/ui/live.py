@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from anyio import to_thread
+from redis import Redis
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -28,17 +29,21 @@ from flowq.errors import RunNotFound
 from flowq.runtime import keys, runs
 from flowq.runtime.connections import LONGEST_PAUSE_S, PAUSE_S, is_passing, shorten_wait
 from flowq.status import RUN_ENDED
-from flowq.ui.live_counts import BEGINNING, LiveCounts, Position, as_text, read_declared
+from flowq.ui.live_counts import (
+    BEGINNING,
+    Entry,
+    LiveCounts,
+    Position,
+    as_text,
+    read_declared,
+)
 from flowq.ui.site import Site, site_of
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 FRAME_S = 0.25
 """The shortest time between two frames, and between two reads of a follower."""
 
-FRAME_PER_VIEWER_S = 0.01
-"""Above 25 viewers, there are fewer frames the more there are, so that they take no more time."""
+FRAME_PER_VIEWER_S = 0.02
+"""Above 12 viewers, there are fewer frames the more there are, so that they take no more time."""
 
 LINGER_S = 30.0
 """How long a follower goes on without a viewer: a page that is loaded again finds it."""
@@ -115,6 +120,9 @@ class Follower:
         self.left_at = time.monotonic()
         self.frames_written = 0
         self._connection = connection
+        # redis-py takes longer to make mappings of events than it takes to count them.
+        self._raw: Any = Redis(connection_pool=connection.connection_pool)
+        self._raw.response_callbacks.pop("XREAD", None)
         self._may_end = may_end
         self._counts: LiveCounts | None = None
         self._lock = threading.Lock()  # of the counts: a slow viewer's frame is written elsewhere
@@ -193,16 +201,14 @@ class Follower:
         if was_away:
             self._tell_viewers()
 
-    def _read_entries(self, after: Position, wait_s: float | None) -> list[Any]:
+    def _read_entries(self, after: Position, wait_s: float | None) -> list[Entry]:
         if wait_s is not None:
             wait_s = shorten_wait(wait_s, self._connection)
-        answer = self._connection.xread(
-            {keys.run_events(self.run_id): str(after)},
-            count=PAGE,
-            block=None if wait_s is None else max(1, int(wait_s * 1000)),
-        )
-        found = runs.read_streams(answer)
-        return found[0][1] if found else []
+        block = () if wait_s is None else ("BLOCK", max(1, int(wait_s * 1000)))
+        words = ("COUNT", PAGE, *block, "STREAMS", keys.run_events(self.run_id), str(after))
+        answer: Any = self._raw.execute_command("XREAD", *words) or {}
+        streams = answer.items() if isinstance(answer, dict) else answer  # RESP3, or RESP2
+        return [entry for _, entries in streams for entry in entries]
 
     def _publish(self, since: Position) -> None:
         assert self._counts is not None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,8 +41,8 @@ MAX_TEXT = 300
 
 _POSITION = re.compile(r"([0-9]{1,19})-([0-9]{1,20})")
 
-Entry = tuple[Any, Mapping[Any, Any]]
-"""An event as redis-py reads it: its id, and its fields."""
+Entry = Sequence[Any]
+"""An event as the server tells it: its id, and a list of names and values of its fields in turn."""
 
 
 class Position(NamedTuple):
@@ -123,18 +123,19 @@ class LiveCounts:
         newest, begun, of_run = dict[Any, Entry](), set[Any](), list[Event]()
         for entry in entries:
             fields = entry[1]
-            name = fields[b"name"] if b"name" in fields else fields["name"]
+            at = _find_name(fields)
+            name = fields[at]
             if not name:
-                of_run.append(runs.read_entry(*entry))
+                of_run.append(_read_event(entry))
                 continue
             newest[name] = entry
-            if fields.get(b"state", fields.get("state")) in (b"started", "started"):
+            if fields[at + 2] in (b"started", "started"):  # its state, in the scripts' order
                 begun.add(name)
         self._run = fold(self._run, of_run)
         jobs, running = dict[str, JobStatus](), self._tally.running
         failed_before = [*islice(reversed(self._tally.failed), MAX_FAILURES)]
         for name, entry in newest.items():
-            event = runs.read_entry(*entry)
+            event = _read_event(entry)
             is_begun = name in begun or event.name in running
             job = None if event.state == REMOVED else _read_job(event, is_begun=is_begun)
             if job is not None:
@@ -196,6 +197,18 @@ class LiveCounts:
             if len(found) == MAX_FAILURES:
                 break
         return [*found.values()]
+
+
+def _find_name(fields: Sequence[Any]) -> int:
+    """Return where the name of the job is among the fields; scripts write it second."""
+    if fields[2] in (b"name", "name"):
+        return 3
+    return next(at + 1 for at in range(0, len(fields), 2) if fields[at] in (b"name", "name"))
+
+
+def _read_event(entry: Entry) -> Event:
+    fields = entry[1]
+    return runs.read_entry(entry[0], dict(zip(fields[::2], fields[1::2], strict=True)))
 
 
 def _read_job(event: Event, *, is_begun: bool) -> JobStatus:
