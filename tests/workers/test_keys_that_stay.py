@@ -32,6 +32,7 @@ WaitUntil = Callable[..., None]
 
 STAYS = {
     b"rq:queues",  # RQ never removes a queue from it
+    b"rq:flowq:1:metrics",  # one hash of counts, whose number of fields has a limit
     b"rq:workers",
     b"rq:flowq:1:workers",  # those that live
 }
