@@ -10,6 +10,7 @@ other run in front. `lua/keeping.lua` then ends all of them.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def read_failings(
     """Return why the ends of the declarations of an ended run cannot be kept.
 
     Shape: by name, empty for those that can be kept; the number of items of each group, by name;
-    and the ids of jobs that are no part of a declaration. `asleep` are the names of jobs that
+    and the ids of jobs that code has added. `asleep` are the names of jobs that
     sleep, which have no results.
     """
     failings: dict[str, str] = {}
@@ -64,8 +65,9 @@ def read_failings(
 
     for job_id, ((outcome, judging, run, group), has_result) in read_each(ids, connection, ask):
         name = _declared_as(job_id, run_id)
-        if not name:
+        if not name or _ADDED.search(job_id):
             others.append(job_id)
+        if not name:
             continue
         why = _failing(as_text(outcome or b""), as_text(judging or b""), is_there=bool(run))
         if not why and outcome == b"finished" and not (has_result or name in without):
@@ -76,10 +78,15 @@ def read_failings(
     return failings, sizes, others
 
 
+_ADDED = re.compile(r"--[0-9]+-[0-9]+(?=--|$)")
+"""What stands behind the id of a job in the ids of jobs that its code has added."""
+
+
 def _declared_as(job_id: str, run_id: str) -> str:
     """Return the name of the declaration that a job of a run is a part of; "" for none."""
     rest = job_id.removeprefix(f"{run_id}-")
-    return "" if rest == job_id else rest.partition("--")[0]
+    name, _, inside = rest.partition("--")
+    return "" if rest == job_id or _ADDED.match(f"--{inside}") else name
 
 
 def _failing(outcome: str, judging: str, *, is_there: bool) -> str:
@@ -189,7 +196,8 @@ class _Takeover:
             known["flowq_late"] = "1"
         queue = as_text(fields["flowq_queue"] or fields["origin"])
         kind = f"{policy} {if_empty} -" if policy else ""
-        known |= {"origin": queue, "status": "deferred"}
+        # Nothing may queue it before `end_all`, also if it blocks nothing.
+        known |= {"origin": queue, "status": "deferred", "flowq_kept": "1"}
         pairs = [part for pair in known.items() for part in pair]
         shape = (queue, kind, "", self._new, "", len(known), *pairs)
         data, description = fields["data"], as_text(fields["description"] or b"")

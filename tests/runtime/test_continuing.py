@@ -211,7 +211,9 @@ def test_inputs_approvals_labels_and_outputs_go_over(
     assert kept(longer) == {"note", "ask"}
     assert longer.outputs() == {"all": [[0, 1, 2], 7]}
     other = plan_continuation(longer, parse_workflow(begun.edited, "w.yaml"), {"word": "b"})
+    counted = connection.hgetall(keys.METRICS)
     asks = submit(other.plan, connection)
+    assert connection.hgetall(keys.METRICS) == counted
     work()
     assert asks.status().jobs["ask"].is_asking
     assert begun.log.read_text() == "a\nb\n"
@@ -409,3 +411,51 @@ def test_a_program_continues_a_run(
         flowq.submit(file, continue_from=3, connection=connection)  # type: ignore[arg-type]
     with pytest.raises(RunNotFound):
         flowq.submit(file, continue_from="nobody", connection=connection)
+
+
+def test_jobs_that_code_has_added_are_added_again(
+    begin: Callable[..., Run], go_on: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Who added them is not known: all jobs before the open one run again."""
+    text = f"""
+      jobs:
+        first: {{call: language_jobs:make_list, with: {{count: 1}}}}
+        explore:
+          call: addition_jobs:visit
+          with: {{log: {tmp_path / "log"}, depth: 1, width: 2}}
+          blocks: report
+        report: {{deferred: true, call: addition_jobs:finish, with: {{log: {tmp_path / "log"}}}}}
+        after: {{needs: [report, first], call: language_jobs:fail}}
+    """
+    old = begin(text)
+    run = go_on(old, text.replace("language_jobs:fail", "builtins:dict"))
+    assert (run.status().state, kept(run)) == ("succeeded", {"first"})
+    assert (tmp_path / "log").read_text().split() == 2 * [
+        "visit",
+        "1",
+        "visit",
+        "0",
+        "visit",
+        "0",
+        "last",
+    ]
+
+
+def test_what_blocks_nothing_is_not_executed_again(
+    begin: Callable[..., Run], go_on: Callable[..., Run], connection: Redis, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    arguments = f'{{path: {log}, text: "${{{{ item }}}}"}}'
+    text = f"""
+      jobs:
+        each: {{for_each: [1, 2, 3], call: language_jobs:note, with: {arguments}}}
+        bad: {{call: language_jobs:fail}}
+    """
+    old = begin(text)
+    plan = plan_continuation(old, parse_workflow(text.replace(":fail", ":my_id"), "w.yaml")).plan
+    run = submit(plan, connection, is_held=True)
+    assert connection.llen(keys.queue("default")) == 0
+    run.release()
+    assert connection.llen(keys.queue("default")) == 1
+    assert go_on(old, text.replace(":fail", ":my_id")).status().state == "succeeded"
+    assert log.read_text() == "1\n2\n3\n"

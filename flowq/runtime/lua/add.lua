@@ -460,7 +460,8 @@ local function add_asked()
   write_lists()
   for _, job in ipairs(asked) do
     -- A new future job has not been released, whatever its gates.
-    if not job.exists and not is_closed(job) and job.gates == 0 and job.shape.future == '' then
+    local is_free = job.gates == 0 and job.shape.future == '' and not job.shape.given.flowq_kept
+    if not job.exists and not is_closed(job) and is_free then
       jobs.lift(job.id)
     end
   end

@@ -25,6 +25,7 @@
 --   flowq_missing  since when it is queued, but on no queue
 --   flowq_late     "1" for a future job that joined a run after its commit
 --   flowq_loose    "1" for an item that blocks nothing, once a retry has to queue it
+--   flowq_kept     "1" for a copy of a job of an earlier run that has still to be ended (keeping.lua)
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_retry    what is said about its retries beyond RQ's words (retries.lua); Python writes it
 --   flowq_since    epoch seconds at which its first attempt began, once it was tried again

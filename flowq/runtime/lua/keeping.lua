@@ -60,7 +60,7 @@ local function copy_end(from, id, key, run)
   if view and printed.charge_view({ '', '', '', run, #view }) == 1 then
     redis.call('HSET', key, 'flowq_view', view)
   end
-  redis.call('HDEL', key, 'flowq_adds')
+  redis.call('HDEL', key, 'flowq_adds', 'flowq_kept')
   copy(PREFIX .. ':results:' .. from, PREFIX .. ':results:' .. id)
   local max = redis.call('HGET', keys.future(from), 'max_parallel')
   if max then redis.call('HSET', keys.future(id), 'max_parallel', max) end
@@ -111,5 +111,6 @@ function keeping.keep(argv)
   for i = 7, #argv do
     if not keep(renamed(argv[i], before, run), argv[i], run, before) then return 0 end
   end
+  metrics.reset() -- these ends were counted when they happened
   return 1
 end
