@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,23 +37,33 @@ IS_NEEDED = bool(os.environ.get("FLOWQ_NEEDS_BROWSER"))
 LIMIT_MS = int(os.environ.get("LIMIT_MS", "60000"))
 
 
-def leave_out(why: str) -> None:
-    if IS_NEEDED:
-        pytest.fail(f"the tests in a browser are wanted: {why}")
-    pytest.skip(f"the tests in a browser were left out: {why}; .ci/browser installs it")
+@cache
+def find_missing() -> str:
+    """Return what these tests need and there is not."""
+    if find_spec("playwright") is None or find_spec("axe_playwright_python") is None:
+        return "Playwright or axe is not installed"
+    return "" if find_chromium() else "there is no Chromium"
+
+
+def find_chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def pytest_runtest_setup() -> None:
+    """Leave all out from one place, so that pytest tells it in one line."""
+    if missing := find_missing():
+        if IS_NEEDED:
+            pytest.fail(f"the tests in a browser are wanted: {missing}")
+        pytest.skip(f"the tests in a browser were left out: {missing}; .ci/browser installs it")
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium. Not for the whole test run: other tests have event loops of their own."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        leave_out("Playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        leave_out("there is no Chromium")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
+        program = find_chromium()
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
