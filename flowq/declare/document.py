@@ -195,6 +195,9 @@ def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
     there = words | find_meant(node, JOB)
     if _DOES.isdisjoint(there) and INSTEAD_OF_CALL.isdisjoint(there):
         _note_missing_call(key, problems)
+    if "rate" in words and "rate_limit" in words:
+        message = f"job {key.text} has `rate` and `rate_limit`, which are the same"
+        problems.add(KEY_OUT_OF_PLACE, node.key_by_key["rate_limit"], message, "remove one of them")
     for word in words & _NEEDED_BY_KEY.keys():
         needed = _NEEDED_BY_KEY[word]
         if there.isdisjoint(needed):

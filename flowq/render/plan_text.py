@@ -83,7 +83,11 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     if enqueue.is_tolerated and enqueue.group:
         yield "continue_on_error"
     for each in templates:
-        yield from (f"{word}={spelled_line(text)}" for word, text in each.settings.items())
+        yield from (
+            f"{word}={spelled_line(text)}"
+            for word, text in each.settings.items()
+            if not word.startswith(("concurrency.", "rate."))
+        )
     asks = [each.approval for each in templates]
     if approval := next(filter(None, [enqueue.approval, *asks]), None):
         yield _approval(approval)
@@ -106,13 +110,16 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
 
 def _limits_across_runs(enqueue: Enqueue) -> Iterator[str]:
     """Yield `concurrency=deploy(limit=3, cancel_in_progress)`, and `rate=10/m(mail server)`."""
+    settings = enqueue.settings
     if (one := enqueue.concurrency) is not None and not isinstance(enqueue.does, Join):
-        more = [f"limit={one.limit}"] if one.limit != 1 else []
+        limit = settings.get("concurrency.limit", one.limit)
+        more = [f"limit={limit}"] if limit != 1 else []
         more += ["cancel_in_progress"] if one.cancel_in_progress else []
         said = f"({', '.join(more)})" if more else ""
-        yield f"concurrency={spelled_line(one.group)}{said}"
-    if enqueue.rate is not None:
-        yield f"rate={enqueue.rate.limit}({spelled_line(enqueue.rate.group)})"
+        yield f"concurrency={spelled_line(settings.get('concurrency.group', one.group))}{said}"
+    if (rate := enqueue.rate) is not None:
+        group = spelled_line(settings.get("rate.group", rate.group))
+        yield f"rate={settings.get('rate.limit', rate.limit)}({group})"
 
 
 def _limits_of_workflow(enqueue: Enqueue) -> Iterator[str]:
