@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -459,3 +461,42 @@ def test_what_blocks_nothing_is_not_executed_again(
     assert connection.llen(keys.queue("default")) == 1
     assert go_on(old, text.replace(":fail", ":my_id")).status().state == "succeeded"
     assert log.read_text() == "1\n2\n3\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_in_random_graphs_each_job_is_executed_until_it_succeeds_and_never_again(
+    begin: Callable[..., Run], go_on: Callable[..., Run], tmp_path: Path, seed: int
+) -> None:
+    dice, log = random.Random(seed), tmp_path / "log"
+    names = [f"j{number}" for number in range(8)]
+    before = {
+        name: dice.sample(names[:at], min(at, dice.randint(0, 2))) for at, name in enumerate(names)
+    }
+    kinds = {
+        name: dice.choice(["", "for_each: [1, 2]", "matrix: {x: [1, 2]}", "workflow"])
+        for name in names
+    }
+    bad = dice.sample(names, 2)
+
+    def write(bad: list[str]) -> str:
+        lines = ["jobs:"]
+        for name in names:
+            call = f"call: language_jobs:note, with: {{path: {log}, text: {name}}}"
+            if name in bad:
+                call = "call: language_jobs:fail"
+            what = "workflow: w" if kinds[name] == "workflow" and name not in bad else call
+            kind = f"{kinds[name]}, " if ":" in kinds[name] else ""
+            lines.append(f"  {name}: {{needs: [{', '.join(before[name])}], {kind}{what}}}")
+        inner = f"call: language_jobs:note, with: {{path: {log}, text: inner}}"
+        return "\n".join([*lines, f"workflows: {{w: {{jobs: {{a: {{{inner}}}}}}}}}"])
+
+    run = begin(write(bad))
+    for left in ([bad[0]], []):
+        run = go_on(run, write(left))
+    assert run.status().state == "succeeded"
+    counts = Counter(log.read_text().split())
+    nested = sum(kind == "workflow" for kind in kinds.values())
+    assert counts.pop("inner", 0) == nested
+    assert counts == {
+        name: 2 if ":" in kind else 1 for name, kind in kinds.items() if kind != "workflow"
+    }
