@@ -220,6 +220,7 @@ PASSING = (
     "flowq:1:functions",
     "flowq:1:host:",
     "flowq:1:marks",
+    "flowq:1:metrics",
     "flowq:1:again:",
 )
 """Keys that workers leave for a while, or that name the queues, and the drafts of retries whose

@@ -18,6 +18,7 @@ from flowq.runtime.steps import run_steps, step
 Work = Callable[..., None]
 
 FORGOTTEN = keys.FORGOTTEN.encode()  # what trims the registry of canceled jobs
+METRICS = keys.METRICS.encode()  # one hash of counts
 
 
 def statuses(*jobs: Job) -> list[str]:
@@ -41,7 +42,8 @@ def test_canceling_an_open_future_job_cancels_its_held_blockers(
     assert connection.zcard("rq:canceled:default") == 4
     work()
     assert statuses(future, *blockers) == ["canceled"] * 4
-    assert keys_without_ttl(connection) == {b"rq:queues", b"rq:canceled:default", FORGOTTEN}
+    stays = {b"rq:queues", b"rq:canceled:default", FORGOTTEN, METRICS}
+    assert keys_without_ttl(connection) == stays
     assert 0 < connection.ttl(future.key) <= 86_400
 
 
@@ -110,6 +112,7 @@ def test_after_the_release_the_future_job_is_canceled_alone(
     assert set(statuses(early, nested, late, late_nested)) == {"finished"}
     assert keys_without_ttl(connection) == {
         b"rq:queues",
+        METRICS,
         b"rq:canceled:default",
         FORGOTTEN,
         b"rq:finished:default",
@@ -214,7 +217,7 @@ def test_deleting_everything_leaves_nothing(
         get_job(job.id, connection).delete()
     run_steps(connection)
     rest = {key for key in connection.keys("*") if not key.startswith((b"rq:worker", b"rq:clean"))}
-    assert rest == {b"rq:queues"}
+    assert rest == {b"rq:queues", METRICS}
 
 
 def test_deleting_a_finished_future_job_leaves_nothing_of_it(

@@ -75,7 +75,7 @@ def test_canceled_jobs_that_are_deleted_leave_nothing(
     blocker.delete()
     future.delete()
     tidy()
-    assert connection.keys("*") == [b"rq:queues"]
+    assert set(connection.keys("*")) == {b"rq:queues", b"rq:flowq:1:metrics"}
 
 
 def test_when_everything_has_ended_only_what_expires_is_left(
@@ -101,5 +101,6 @@ def test_when_everything_has_ended_only_what_expires_is_left(
     assert for_ever == {b"rq:queues", b"rq:finished:default", b"rq:failed:default"} | {
         b"rq:canceled:default",
         b"rq:flowq:1:forgotten",  # what trims it
+        b"rq:flowq:1:metrics",
     }
     assert connection.zcount("rq:finished:default", "+inf", "+inf") == 0
