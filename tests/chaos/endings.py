@@ -209,9 +209,16 @@ def check_rounds(facts: GraphFacts, node: Node, evidence: Evidence) -> Iterator[
     if (
         is_sure
         and node.timeout_s is None
+        and not _has_start_failed(facts, node)
         and not any(_is_killed(facts, each, evidence) for each in ids)
     ):
         yield from _check_planned_rounds(facts, node, rounds)
+
+
+def _has_start_failed(facts: GraphFacts, node: Node) -> bool:
+    """Whether a round was used up because what begins the workflow was killed."""
+    start = f"{facts.graph.job_id(node.name)}--0"
+    return any(line.job_id == start and line.state == "failed" for line in facts.log)
 
 
 def _check_planned_rounds(facts: GraphFacts, node: Node, rounds: int) -> Iterator[Fault]:
