@@ -314,7 +314,7 @@ class Server:
         lists = {f"rq:deferred:{job_id}" for job_id in model.jobs}
         names = {as_text(key) for key in self.connection.keys("*")}
         left = {name for name in names if name.startswith(("rq:flowq:", "rq:job:"))}
-        left = (left | names & lists) - {keys.WORKERS, keys.FORGOTTEN}
+        left = (left | names & lists) - {keys.WORKERS, keys.FORGOTTEN, keys.METRICS}
         assert not left, left
 
 
