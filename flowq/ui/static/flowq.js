@@ -333,7 +333,7 @@ class LiveRun {
 		});
 		this.showJobs(Object.entries(jobs));
 		this.status = status;
-		if (find("[data-status]", this.section)) document.title = `${GLYPHS[status] || ""} ${failed ? `${failed} failed – ` : ""}${this.title.replace(/^\w+/, status)}`;
+		if (find("[data-status]", this.section)) document.title = `${GLYPHS[status] || ""} ${failed ? `${failed} failed – ` : ""}${this.title.replace(/^\w+(?=: )/, status)}`;
 		if (before !== status || isNew) say(`The run is ${status}: ${counts.finished || 0} finished, ${failed} failed`);
 		if (before !== status) this.reread(100);
 		else if (isNew || Object.keys(jobs).length) this.reread(Math.max(REREAD_MS, 40 * this.took, 1000 * this.viewers));
@@ -371,7 +371,7 @@ class LiveRun {
 		for (const old of findAll("[data-failure]", this.section).slice(MAX_FAILURES)) if (!isBusy(old)) old.remove();
 	}
 
-	reread(wait) { // what frames do not tell: approvals, tracebacks, times
+	reread(wait) { // what frames do not tell
 		const at = performance.now() + wait;
 		if (this.rereadTimer && this.rereadAt <= at) return Promise.resolve();
 		clearTimeout(this.rereadTimer);
@@ -385,7 +385,7 @@ class LiveRun {
 				try {
 					const page = await readPage();
 					takeOver(page, "[data-live]");
-					this.title = page.title;
+					if (find("[data-live]", page)) this.title = page.title;
 					this.list();
 				} catch {
 					// the stream notices it too
