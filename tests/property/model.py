@@ -125,7 +125,7 @@ class Job:
     outcome: str = PENDING
     generation: int = 0
     is_needless: bool = False
-    """It runs, and is to be stopped, since nothing needs it any more."""
+    """Nothing needs it any more: in a run it ends neutrally, unless it finishes."""
 
 
 class Model:
@@ -402,9 +402,9 @@ class Model:
             others = (t for t in job.blocks if t != job_id and self._is_awaited(job, t))
             if job.outcome or next(others, None):
                 continue
+            job.is_needless |= job.status in ("deferred", "queued", "started")
             if job.status in ("deferred", "queued"):
                 self._call_off(blocker, "passed")
-            job.is_needless |= job.status == "started"
 
     def _is_awaited(self, job: Job, target: str) -> bool:
         future = self.jobs[target].future
