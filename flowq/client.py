@@ -154,15 +154,19 @@ def submit(
     retention_s: float = runs.RETENTION_S,
     is_held: bool = False,
     is_apart: bool = False,
+    by: str | None = None,
 ) -> Run:
     """Submit a plan. After this returns, the run no longer needs this process.
 
     Atomic: after an error or a crash before the commit, nothing runs. If the server refuses or is
     lost meanwhile, redis-py's error has a note that names the run. With `is_held`, nothing
     starts before `Run.release`. With `is_apart`, all jobs go to a queue of the run's own, which
-    only workers started for this run serve (`flowq.workers.serving`).
+    only workers started for this run serve (`flowq.workers.serving`). `by` is as for `approve`.
     """
-    runs.submit(plan, connection, retention_s=retention_s, is_held=is_held, is_apart=is_apart)
+    by = runtime.approvals.say_who(by)
+    runs.submit(
+        plan, connection, retention_s=retention_s, is_held=is_held, is_apart=is_apart, by=by
+    )
     return Run(plan.run_id, connection)
 
 

@@ -70,6 +70,9 @@ STOOD_STILL_S = 3_600.0
 CLOCK_WAS_WRONG_S = 86_400.0
 """If the clock of the server is put back by more than this, what is due is counted from then on."""
 
+BY_SCHEDULE = "schedule"
+"""Who submits the runs of a schedule; those of a backfill have the name of its user."""
+
 RECORD_S = 3_600.0
 """How often a scheduler records what it serves (flowq/runtime/schedules.py)."""
 
@@ -166,6 +169,7 @@ def submit_due(
     inputs: Mapping[str, Any],
     connection: Redis,
     defaults: Mapping[str, Any] = NO_INPUTS,
+    by: str | None = None,
 ) -> str | None:
     """Submit the run of a due time, and return its id; None if there is one already. Atomic.
 
@@ -175,7 +179,7 @@ def submit_due(
         return None
     plan = plan_due(workflow, due, inputs, defaults=defaults)
     try:
-        submit(plan, connection)
+        submit(plan, connection, by=by)
     except WrongState:  # another process was faster
         return None
     return plan.run_id
@@ -286,7 +290,9 @@ class Scheduler:
         """Submit the run of a due time; return whether that need not be tried again."""
         name, at = self.workflow.name, f"{due.at:%Y-%m-%d %H:%M %Z}"
         try:
-            run_id = submit_due(self.workflow, due, self.inputs, self.connection, self.defaults)
+            run_id = submit_due(
+                self.workflow, due, self.inputs, self.connection, self.defaults, by=BY_SCHEDULE
+            )
         except RunNotFound:  # it took so long that the run was removed meanwhile
             return False
         except FlowqError as error:  # its inputs have no value, for example: other runs may
@@ -478,4 +484,4 @@ def _submit(plan: Plan, connection: Redis) -> None:
         is_submitted = False
     if not is_submitted:
         remove(plan.run_id, connection)  # the rest of an attempt that failed half-way
-        submit(plan, connection)
+        submit(plan, connection, by=BY_SCHEDULE)

@@ -7,6 +7,7 @@ which is what every display and `--json` is made from. Pure: instants come in wi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -377,12 +378,9 @@ class RunStatus:
             ):
                 yield job
 
-    def count_by_state(self) -> dict[str, int]:
+    def count_by_state(self) -> Counter[str]:
         """Return how many of what was declared are in each state; others are left out."""
-        counts: dict[str, int] = {}
-        for job in self.declared():
-            counts[job.state] = counts.get(job.state, 0) + 1
-        return counts
+        return Counter(job.state for job in self.declared())
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +390,7 @@ class RunRecord:
     `queue`: its own one, or empty. `reason`: why it is canceled, if that was no user's wish.
     `file`: the path of its workflow, if that was read from a file; those with the same declarations
     have the same `digest`. `due_at`: when its schedule made it due. `continues`: the run before.
+    `submitted_by` is a claim, `user@host`; empty in runs of older versions.
     """
 
     run_id: str
@@ -409,6 +408,7 @@ class RunRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     due_at: datetime | None = None
     continues: str = ""
+    submitted_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def _facts(report: RunReport) -> Iterator[str]:
         ("continues", escaped(record.continues)),
         ("due", _instant(record.due_at)),
         ("submitted", _instant(record.created_at)),
+        ("submitted by", escaped(record.submitted_by)),
         ("began", _instant(status.started_at)),
         ("ended", _instant(status.ended_at)),
         ("took" if status.ended_at else "has taken", "" if took is None else format_duration(took)),

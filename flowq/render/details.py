@@ -74,7 +74,8 @@ def run_details(
     yield from _field("file", record.file)
     yield from _field("continues", f"run {record.continues}" if record.continues else "")
     yield from _field("due", record.due_at.isoformat() if record.due_at else "")
-    yield from _field("submitted", _time_and_age(record.created_at, now))
+    by = f", by {record.submitted_by}" if record.submitted_by else ""
+    yield from _field("submitted", _time_and_age(record.created_at, now) + by)
     yield from _field("ended", _time_and_age(record.ended_at, now) if record.ended_at else "")
     for name, value in record.inputs.items():
         yield from _field("input", f"{name} = {value!r}")

@@ -363,6 +363,7 @@ def _times(record: RunRecord) -> dict[str, Any]:
     return {
         **({"continues": record.continues} if record.continues else {}),
         **({"due_at": write_instant(record.due_at)} if record.due_at else {}),
+        **({"submitted_by": record.submitted_by} if record.submitted_by else {}),
         "submitted_at": write_instant(record.created_at),
         "started_at": write_instant(record.committed_at),
         "ended_at": write_instant(ended_at),

@@ -81,13 +81,14 @@ def submit(
     is_held: bool = False,
     is_apart: bool = False,
     budget_bytes: int | None = None,
+    by: str = "",
 ) -> None:
     """Execute a plan. Nothing runs before its commit; afterwards the run no longer needs this
     process.
 
     With `is_held`, nothing is released before `flowq.runtime.approvals.release_run`. With
     `is_apart`, the run has its own queue: every job of the run goes there (lua/add.lua), and the
-    job's hash records its declared queue.
+    job's hash records its declared queue. `by` is who submits it.
 
     `budget_bytes` limits what the server keeps of the run's output and large views (decision 013);
     the default is FLOWQ_RUN_BUDGET_MB, else 8 MB.
@@ -106,7 +107,7 @@ def submit(
     if budget_bytes is None:
         budget_bytes = read_budget(os.environ)
     try:
-        _stage(plan, connection, retention_s, is_apart=is_apart, budget_bytes=budget_bytes)
+        _stage(plan, connection, retention_s, is_apart=is_apart, budget_bytes=budget_bytes, by=by)
         for enqueues in batches(plan.enqueues):
             _renew_lease(run_id, connection)
             add_planned(enqueues, run_id, connection)
@@ -164,6 +165,7 @@ def _stage(
     *,
     is_apart: bool,
     budget_bytes: int | None,
+    by: str,
 ) -> None:
     from flowq.plan import Release  # noqa: PLC0415 - readers write no record
     from flowq.runtime.outputs import fields_of_record  # noqa: PLC0415
@@ -198,9 +200,9 @@ def _stage(
         record["concurrency"] = plan.concurrency.group
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
         record["concurrency_limit"] = plan.concurrency.limit
-    record |= {"due_at": plan.due_at} if plan.due_at else {}
-    record |= {"claim": plan.claim} if plan.claim else {}
-    record |= {"continues": plan.continued.run_id} if plan.continued else {}
+    continues = plan.continued.run_id if plan.continued else ""
+    some = {"due_at": plan.due_at, "claim": plan.claim, "continues": continues, "submitted_by": by}
+    record |= {name: value for name, value in some.items() if value}
     record |= fields_of_record(plan)
     labels = inherit_labels(plan.labels, connection)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
@@ -276,12 +278,14 @@ def _make_record(run_id: str, values: Any) -> RunRecord | None:
         labels=json.loads(raw.get("labels", "{}")),
         due_at=datetime.fromisoformat(raw["due_at"]) if "due_at" in raw else None,
         continues=raw.get("continues", ""),
+        submitted_by=raw.get("submitted_by", ""),
     )
 
 
 _FIELDS_OF_RUN = (
     *("workflow", "state", "held", "inputs", "created_at", "committed_at", "ended_at"),
-    *("folders", "queue", "late", "file", "digest", "labels", "due_at", "continues"),
+    *("folders", "queue", "late", "file", "digest", "labels", "due_at"),
+    *("continues", "submitted_by"),
 )
 
 

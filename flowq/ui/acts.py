@@ -120,7 +120,9 @@ def submit(request: Request) -> Response:
         raise NotFound("no workflows may be submitted here: start flowq ui with --workflows FOLDER")
     plan = plan_offered(site.workflows, name, inputs, labels)
     is_apart = site.start_workers is not None
-    run = client.submit(plan, site.connection, is_held=is_held, is_apart=is_apart)
+    run = client.submit(
+        plan, site.connection, is_held=is_held, is_apart=is_apart, by=request.state.who
+    )
     return _reply(request, run, "submit", f"run {run.run_id} is submitted", True, code=201)
 
 
@@ -136,7 +138,8 @@ def again(request: Request) -> Response:
     labels = {name: each for name, each in record.labels.items() if name not in workflow.labels}
     plan = compile_plan(workflow, inputs, imports=False, labels=labels)
     plan = replace(plan, source=source, folders=record.folders)  # the workflow itself has no files
-    new = client.submit(plan, site.connection, is_apart=site.start_workers is not None)
+    is_apart = site.start_workers is not None
+    new = client.submit(plan, site.connection, is_apart=is_apart, by=request.state.who)
     message = f"run {new.run_id} is submitted, as run {run.run_id} was"
     return _reply(request, new, "submit", message, True, code=201)
 

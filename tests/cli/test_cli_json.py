@@ -17,6 +17,7 @@ from rq.job import Job
 from flowq.cli.schedule import find_scheduled
 from flowq.render.json import MAX_RESULTS, load_schema
 from flowq.render.lines import format_duration
+from flowq.runtime.approvals import say_who
 from flowq.runtime.queue import Queue
 from flowq.scheduling import Scheduler
 from flowq.workers.redis_side import Capacity, RedisSide
@@ -197,6 +198,7 @@ def test_a_run_says_everything_in_words_that_all_commands_share(
     [listed] = ask("runs")["runs"]
     assert listed["run"] == run_id
     assert listed["submitted_at"] == run["submitted_at"]
+    assert listed["submitted_by"] == run["submitted_by"] == say_who()
     assert ask("explain", run_id)["jobs"] == []
     assert ask("graph", "--run", run_id)["edges"] == run["edges"]
     [why] = ask("explain", run_id, "bad")["jobs"]

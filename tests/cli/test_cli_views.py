@@ -140,7 +140,7 @@ def test_what_is_seen_elsewhere_is_what_the_workers_saw(
     [listed] = json.loads(call("runs", "--json", *url).out)["runs"]
     assert datetime.fromisoformat(listed["submitted_at"]) <= datetime.now(UTC)
     times = ("submitted_at", "started_at", "ended_at", "duration_s")
-    shared = ("run", "workflow", "status", "labels", *times)
+    shared = ("run", "workflow", "status", "labels", "submitted_by", *times)
     assert listed == {key: document[key] for key in shared}
     cup = {"repr": "Cup(cup)", "type": "makers.Cup"}
     assert document["jobs"]["make"]["result"] == cup

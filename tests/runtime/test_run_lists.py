@@ -27,6 +27,7 @@ from flowq.render.events import event_line
 from flowq.render.lines import plain
 from flowq.render.narrator import Narrator
 from flowq.runtime import keys, run_lists, runs
+from flowq.runtime.approvals import say_who
 from flowq.runtime.runs import read_events
 from flowq.spec import Concurrency, Input, Retry, Workflow
 from tests.runtime.calls import calls_per_command, count_calls
@@ -39,12 +40,12 @@ STATES = ("staged", "running", "succeeded", "failed", "canceled")
 def submitted(connection: Redis, name: str = "demo", *, word: str = "hi", **more: object) -> str:
     given = dict(more)
     labels = given.pop("labels", {})
-    is_held = bool(given.pop("is_held", False))
+    is_held, by = bool(given.pop("is_held", False)), given.pop("by", None)
     jobs = given.pop("jobs", (job("only", "give", with_={"value": 1}),))
     workflow = Workflow(name, jobs, (Input("word"),), **given)  # type: ignore[arg-type]
     run_id = f"r{connection.zcard(keys.RUNS)}{name.replace(' ', '')}"
     plan = make_plan(build_graph(workflow), {"word": word}, run_id)
-    return submit(replace(plan, labels=labels), connection, is_held=is_held).run_id
+    return submit(replace(plan, labels=labels), connection, is_held=is_held, by=by).run_id
 
 
 def listed_in(run_id: str, connection: Redis) -> list[str]:
@@ -271,6 +272,11 @@ def test_who_has_released_canceled_and_retried_a_run_is_in_its_events(
     assert (found[3][0], found[3][1] != "") == ("retry", True)
     assert found[4:] == [("cancel", "é" * 100, "running")]
     assert run.status().state == "canceled"
+
+
+def test_a_run_keeps_who_submitted_it(connection: Redis) -> None:
+    for by, kept in ((None, say_who()), ("ann@web", "ann@web"), ("é" * 300, "é" * 100)):
+        assert Run(submitted(connection, by=by), connection).record().submitted_by == kept
 
 
 def test_a_run_that_has_ended_is_told_of_no_cancel(connection: Redis, work: Work) -> None:

@@ -103,7 +103,7 @@ def test_a_run_is_submitted_when_its_time_has_come_and_once(
     work()
     (record,) = list(run_lists.iterate_runs(connection))
     assert (record.state, record.inputs) == ("succeeded", {"word": "hi"})
-    assert record.due_at == clock.now
+    assert (record.due_at, record.submitted_by) == (clock.now, "schedule")
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,10 @@ def test_a_run_that_was_removed_while_it_was_submitted_is_submitted_again(
     scheduler = begun(scheduled("0 * * * *"), connection)
     answers = [RunNotFound("x"), None]
 
-    def submit_slowly(*arguments: Any) -> Any:
+    def submit_slowly(*arguments: Any, **options: Any) -> Any:
         if answer := answers.pop(0):
             raise answer
-        return submit(*arguments)
+        return submit(*arguments, **options)
 
     monkeypatch.setattr(scheduling, "submit", submit_slowly)
     clock.now += HOUR

@@ -228,6 +228,7 @@ def test_a_run_is_submitted_again_as_it_was_with_other_inputs(connection: Redis,
     assert (code, told["act"], told["by"]) == (201, "submit", "ada")
     again, before = get_run(told["run"], connection).record(), first.record()
     assert again.run_id != before.run_id
+    assert (again.submitted_by, before.submitted_by) == ("ada", "ada")
     assert again.inputs == {"who": "y", "times": 3}
     assert (again.labels, again.folders) == ({"team": "data"}, before.folders)
     assert (again.file, again.digest) == (before.file, before.digest)

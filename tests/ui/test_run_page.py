@@ -19,6 +19,7 @@ from flowq.pictures.stored import make_source
 from flowq.planner import make_plan
 from flowq.render import tally
 from flowq.runtime import counts
+from flowq.runtime.approvals import say_who
 from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
 from flowq.ui import reading
 from flowq.workers import Worker
@@ -167,6 +168,7 @@ def test_a_run_answers_what_its_readers_ask(shop: Runs, page: TestClient) -> Non
     assert "start one: flowq worker mails" in text  # what to do
     assert "Deploy it?" in text
     assert "who 'ada'" in text  # inputs
+    assert f"Submitted by {say_who()} ," in text
     assert "raise ValueError(text)" in text  # the traceback, and what it printed
     assert text.count("no luck") > 2
     assert "execute.py" not in text
