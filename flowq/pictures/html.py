@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from flowq.pictures.layers import lay_out
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg
+from flowq.render.lines import more_are
 
 _MAX_ROWS = 500
 _MAX_BLOCKERS = 10
@@ -95,7 +96,7 @@ def draw_nested(picture: Picture, *, with_tables: bool = True) -> Iterator[str]:
             yield from _table(inside)
         yield "</details>"
     if len(nested) > _MAX_NESTED:
-        yield f"<p>{len(nested) - _MAX_NESTED:,} more nested workflows are not shown.</p>"
+        yield f"<p>{more_are(len(nested) - _MAX_NESTED, 'nested workflow')} not shown.</p>"
 
 
 _LEAST_SCALE = 0.8
@@ -131,4 +132,4 @@ def _table(picture: Picture) -> Iterator[str]:
     yield "</tbody>"
     yield TABLE_END
     if len(picture.boxes) > _MAX_ROWS:
-        yield f"<p>{len(picture.boxes) - _MAX_ROWS:,} more jobs are not in this table.</p>"
+        yield f"<p>{more_are(len(picture.boxes) - _MAX_ROWS, 'job')} not in this table.</p>"

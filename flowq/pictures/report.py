@@ -27,7 +27,7 @@ from flowq.pictures.timeline import (
     pick_rows,
     render_timeline,
 )
-from flowq.render.lines import count, find_mark, format_duration, spelled
+from flowq.render.lines import count, find_mark, format_duration, more_are, spelled
 from flowq.render.summary import count_states, without_runtime
 from flowq.runtime.blockers import last_message
 from flowq.runtime.results import Failure
@@ -209,7 +209,7 @@ def _failures(report: RunReport) -> Iterator[str]:
     for job in find_shown(report.status):
         yield from _failure(tell_failure(job, report))
     if number > MAX_FAILURES:
-        yield f"<p>{number - MAX_FAILURES:,} more failures are not shown.</p>"
+        yield f"<p>{more_are(number - MAX_FAILURES, 'failure')} not shown.</p>"
 
 
 def _failure(told: ToldFailure) -> Iterator[str]:
@@ -252,7 +252,7 @@ def _timeline(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     yield draw_legend(drawing)
     yield draw_scrolling(drawing)
     if len(rows) > MAX_ROWS:
-        yield f"<p>{len(rows) - MAX_ROWS:,} more jobs are not in the timeline.</p>"
+        yield f"<p>{more_are(len(rows) - MAX_ROWS, 'job')} not in the timeline.</p>"
 
 
 _LEGEND = (
@@ -294,7 +294,7 @@ def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     yield "</tbody>"
     yield TABLE_END
     if len(rows) > _MAX_TABLE:
-        yield f"<p>{len(rows) - _MAX_TABLE:,} more jobs are not in this table.</p>"
+        yield f"<p>{more_are(len(rows) - _MAX_TABLE, 'job')} not in this table.</p>"
 
 
 def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) -> str:

@@ -121,6 +121,11 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def more_are(number: int, thing: str) -> str:
+    """Return `1 more job is`, `1,000 more jobs are`."""
+    return f"{count(number, f'more {thing}')} {'is' if number == 1 else 'are'}"
+
+
 OPEN = "open"
 """Stands for a job that has no state, and to which running jobs may add blockers."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -134,6 +135,15 @@ def format_value(value: Any) -> str:
     return shortened(json.dumps(value, ensure_ascii=False, default=repr), MAX_VALUE)
 
 
+MAX_INPUTS = 5
+"""How many inputs of a run are shown in short."""
+
+
+def brief(inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the first inputs of a run in short, by name."""
+    return [(name, format_value(value)) for name, value in islice(inputs.items(), MAX_INPUTS)]
+
+
 def took_of(run: RunRecord, now: datetime) -> float | None:
     """Return the seconds from a run's commit to its end, or to now; None while it is staged."""
     if run.committed_at is None and run.ended_at is None:
@@ -142,6 +152,7 @@ def took_of(run: RunRecord, now: datetime) -> float | None:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "brief": brief,
     "count": count,
     "duration": format_duration,
     "filled": filled,

@@ -131,7 +131,7 @@ def submit_some(connection: Redis, work: Work) -> list[str]:
             job("many", "square", for_each=each([1, 2, 3]), with_={"number": "${{ item }}"}),
             inputs=typed,
             given=given,
-            labels={"team": "data"},
+            labels={"team": "finance", "env": "test"},
         ),
         submitted(
             connection,

@@ -20,7 +20,7 @@ from flowq.planner import make_plan
 from flowq.render import tally
 from flowq.runtime import counts
 from flowq.runtime.approvals import say_who
-from flowq.spec import Approval, Input, JobSpec, Retry, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
 from flowq.ui import reading
 from flowq.workers import Worker
 from tests import JOBS_FOLDER
@@ -100,6 +100,7 @@ def submit_shop(runs: Runs, items: int = 4) -> None:
             with_={"value": "${{ item }}", "bad": 2},
         ),
         call("flaky", "fail", with_={"text": "no luck"}, retries=Retry(1)),
+        call("loose", "fail", with_={"text": "never mind"}, continue_on_error=ALL_TOLERATED),
         call("deploy", "say", needs=("list",), with_={"text": "x"}, approval=ask),
         JobSpec("inner", workflow="ship", needs=("list",)),
         call("after", "say", needs=("page", "flaky"), with_={"text": "after"}),
@@ -180,6 +181,35 @@ def test_a_run_answers_what_its_readers_ask(shop: Runs, page: TestClient) -> Non
     }
     assert boxes["page"] == "failed"
     assert f"/runs/{RUN}/groups/page" in found.links()
+
+
+def test_what_needs_somebody_comes_first_and_what_was_tolerated_is_folded(
+    shop: Runs, page: TestClient
+) -> None:
+    found = get(page, f"/runs/{RUN}")
+
+    assert {each["data-failure"] for each in found.all("article")} == {"page[2]", "flaky"}
+    assert "2 failures" in found.text
+    assert "1 tolerated failure loose : ValueError: never mind" in found.text
+    assert found.all("details", id="tolerated")
+    order = ["Cancel this run", "2 failures", "1 approval to decide", "1 tolerated failure"]
+    order += ["Waiting", "Graph", "Timeline", "Jobs", "About this run", "Inputs"]
+    places = [found.text.index(f"{each} ") for each in order]
+    assert places == sorted(places)
+    assert "who = ada" in found.text[: places[1]]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(6, "1 more job waits; its page says why."), (7, "2 more jobs wait; the page of each says")],
+)
+def test_what_waits_beside_the_explained_is_counted(
+    connection: Redis, page: TestClient, number: int, said: str
+) -> None:
+    jobs = tuple(call(f"job{at}", "say", with_={"text": "x"}) for at in range(number))
+    submit_all(connection, Workflow("demo", jobs), {})
+
+    assert said in get(page, f"/runs/{RUN}").text
 
 
 def test_every_link_of_a_run_leads_to_a_page(shop: Runs, page: TestClient) -> None:

@@ -24,6 +24,7 @@ from flowq.pictures.report import (
 )
 from flowq.pictures.svg import page_style, render_svg
 from flowq.pictures.timeline import STYLE, Row, look_of, render_timeline
+from flowq.render.lines import more_are
 from flowq.render.tally import TALLIED_ENDS, walk
 from flowq.status import RUN_ENDED
 from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
@@ -139,7 +140,7 @@ def _draw_timeline(seen: Seen) -> Markup:
     end = max([seen.status.ended_at or seen.now, *ends])
     drawing = render_timeline(rows, find_begin(report), end, TIMELINE_ROWS)
     left = len(rows) - TIMELINE_ROWS
-    more = f"<p>{left:,} more jobs are not in the timeline.</p>" if left > 0 else ""
+    more = f"<p>{more_are(left, 'job')} not in the timeline.</p>" if left > 0 else ""
     return Markup(  # noqa: S704 - `render_timeline` escapes
         f"{draw_legend(drawing)}"
         '<div class="drawing timeline-box" role="region" aria-label="timeline" tabindex="0">'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
@@ -18,8 +17,6 @@ from flowq.errors import RunNotFound, UsageError
 from flowq.labels import check_labels
 from flowq.runtime.counts import read_totals
 from flowq.runtime.listening import read_queues
-from flowq.status import RunRecord
-from flowq.ui.looks import format_value
 from flowq.ui.site import site_of
 
 PER_PAGE = 50
@@ -27,9 +24,6 @@ MAX_TEXT = 200
 """Characters of what is searched for."""
 
 MAX_LABELS = 10
-MAX_INPUTS = 5
-"""How many inputs of a run are shown in the list."""
-
 MAX_QUEUES = 200
 
 
@@ -55,7 +49,6 @@ def list_runs(request: Request) -> Response:
         400 if problem else 200,
         runs=page.runs,
         totals=read_totals([run.run_id for run in page.runs], site.connection),
-        inputs={run.run_id: _say_inputs(run) for run in page.runs},
         given=given,
         labels=labels,
         states=client.RUN_STATES,
@@ -93,11 +86,6 @@ def _url(request: Request, query: QueryParams, *, after: str) -> str:
     pairs += [("after", after)] if after else []
     root = request.scope.get("root_path", "")
     return f"{root}/?{urlencode(pairs)}" if pairs else f"{root}/"
-
-
-def _say_inputs(run: RunRecord) -> list[tuple[str, str]]:
-    shown: list[tuple[str, Any]] = list(run.inputs.items())[:MAX_INPUTS]
-    return [(name, format_value(value)) for name, value in shown]
 
 
 ROUTES: list[BaseRoute] = [Route("/", list_runs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,7 +25,7 @@ from flowq.runtime import counts
 from flowq.runtime.listening import find_unattended
 from flowq.runtime.runs import read_job_records
 from flowq.spec import Input
-from flowq.status import BAD, JobStatus, declared_name, outermost_name
+from flowq.status import BAD, TOLERATED, JobStatus, declared_name, outermost_name
 from flowq.ui.pages.parts import COMMANDS
 from flowq.ui.reading import Seen
 
@@ -58,19 +59,25 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """The failures of a run: the first with all that is known, others by name, and the rest."""
+    """The failures of a run: the first with all that is known, others by name, and the rest.
+
+    `total` counts those that were not tolerated, of which `tolerated` has the first by name.
+    """
 
     shown: Sequence[Failure]
     named: Sequence[ToldFailure]
     total: int
-    tolerated: int
+    tolerated: Sequence[ToldFailure]
+    tolerated_total: int
 
 
 def read_failures(seen: Seen) -> Failures:
-    """Read why jobs of a run failed; not tolerated ones first."""
+    """Read why jobs of a run failed."""
     status, run = seen.failed_status, seen.run
     found = find_failed(status)
-    first = found[:MAX_FAILURES]
+    bad = [job for job in found if not status.is_tolerated(job)]
+    tolerated = [job for job in found if status.is_tolerated(job)]
+    first = bad[:MAX_FAILURES]
     kept = run.failures([job.name for job in first], status) if first else {}
     report = replace(seen.report(), status=status, failures=kept)
     hosts = run.find_hosts(job.worker for job in first)
@@ -88,22 +95,23 @@ def read_failures(seen: Seen) -> Failures:
                 [line[:MAX_LINE] for line in printed.get(job.job_id, ())],
             )
         )
-    named = [tell_failure(job, report) for job in found[MAX_FAILURES : MAX_FAILURES + MAX_NAMED]]
-    tolerated = sum(map(status.is_tolerated, found))
-    return Failures(shown, named, max(len(found), _count_failed(seen)), tolerated)
+    named = [tell_failure(job, report) for job in bad[MAX_FAILURES : MAX_FAILURES + MAX_NAMED]]
+    let_go = [tell_failure(job, report) for job in tolerated[:MAX_NAMED]]
+    counted = _count_failed(seen)
+    total, tolerated_total = max(len(bad), counted[False]), max(len(tolerated), counted[True])
+    return Failures(shown, named, total, let_go, tolerated_total)
 
 
-def _count_failed(seen: Seen) -> int:
-    """Return the number of failed items where only the newest of them are known."""
-    if seen.counted is None:
-        return 0
-    single = len(find_failed(seen.status))
-    return single + sum(
-        number
-        for group in seen.counted.groups
-        for (kind, state), number in group.counts.items()
-        if kind == "item" and (state in BAD or state == "tolerated")
-    )
+def _count_failed(seen: Seen) -> Counter[bool]:
+    """Count failures by whether they were tolerated, where only the newest items are known."""
+    found = Counter[bool]()
+    for group in seen.counted.groups if seen.counted else ():
+        for (kind, state), number in group.counts.items():
+            if kind == "item" and (state in BAD or state == TOLERATED):
+                found[state == TOLERATED] += number
+    if seen.counted is not None:
+        found.update(map(seen.status.is_tolerated, find_failed(seen.status)))
+    return found
 
 
 def _find_futures(seen: Seen) -> Mapping[str, Sequence[str]]:

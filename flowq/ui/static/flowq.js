@@ -147,20 +147,19 @@ function morph(old, next) {
 		if (value === null) old.removeAttribute(name);
 		else old.setAttribute(name, value);
 	}
-	const known = new Map([...old.childNodes].map(nameAll()));
+	const known = new Map([...old.childNodes].map(nameAll())), wanted = new Map([...next.childNodes].map(nameAll()));
+	for (const [name, gone] of known) if (!wanted.has(name) && mayChange(gone) && !isBusy(gone)) gone.remove();
 	let at = old.firstChild;
-	for (const [name, child] of [...next.childNodes].map(nameAll())) {
+	for (const [name, child] of wanted) {
 		const same = known.get(name);
-		known.delete(name);
 		if (!same) {
 			old.insertBefore(document.importNode(child, true), at);
 			continue;
 		}
-		if (same === at) at = at.nextSibling;
-		else if (!isBusy(same)) old.insertBefore(same, at); // moving it would take the focus away
+		if (same === at || isBusy(same)) at = same.nextSibling; // moving it would take the focus away
+		else old.insertBefore(same, at);
 		morph(same, child);
 	}
-	for (const gone of known.values()) if (gone.nodeType !== 1 || (mayChange(gone) && !isBusy(gone))) gone.remove();
 }
 
 async function readPage() {

@@ -64,6 +64,9 @@ def widest(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
 
 
+SCROLLS = "[...document.querySelectorAll('.scroll')].some(box => box.scrollWidth > box.clientWidth)"
+
+
 def test_a_page_follows_a_run_and_nothing_moves_under_the_pointer(
     connection: Redis, open_page: OpenPage, start_worker: Callable[..., Any], tmp_path: Path
 ):
@@ -194,6 +197,8 @@ def test_pages_are_accessible_and_fit_a_phone(
         for violation in axe.run(page).response["violations"]:
             nodes = [each["html"][:200] for each in violation["nodes"][:3]]
             found.append((address, violation["id"], nodes))
+        if address == "/" and page.evaluate(SCROLLS):
+            found.append((address, "a table scrolls", []))
         if page.evaluate("document.getAnimations().length"):
             found.append((address, "moves", []))
         page.set_viewport_size({"width": 400, "height": 800})
