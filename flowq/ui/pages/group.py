@@ -3,6 +3,7 @@ some failed. Of a large group only one page of its items is read."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ SLOWEST = 10
 ERRORS = 10
 MAX_NAMED = 3
 MAX_ERROR = 200
+MAX_LINE = 1_000
+"""How many characters of an error are compared."""
+
 BARS = 24
 NEWEST_ENDS = 4_000
 """Of a group whose items are counted: so many of the run's newest events are looked at for the
@@ -90,7 +94,7 @@ def show_group(request: Request) -> Response:
         link=lambda each: _link({"state": each}),
         slowest=slowest,
         histogram=make_histogram([job.duration_s or 0.0 for job in timed]),
-        errors=_count_errors(found.ended),
+        errors=count_errors(found.ended),
         asking=_find_asking(seen, name),
     )
 
@@ -172,15 +176,48 @@ def _find_worst(counts: Mapping[str, int]) -> str:
     return next((each for each in (*_WORST_FIRST, *counts) if counts.get(each)), "")
 
 
-def _count_errors(ended: Iterable[JobStatus]) -> list[tuple[str, int, list[str]]]:
-    """Return the first lines of errors, the most frequent first, with the names of some items."""
+def count_errors(ended: Iterable[JobStatus]) -> list[tuple[str, int, list[str]]]:
+    """Count the first lines of errors, those together that differ only in values.
+
+    Shape: the most frequent first, each with the number of items and the names of some. Values are
+    shown as `…` where they differ.
+    """
     names: dict[str, list[str]] = {}
+    lines: dict[str, set[str]] = {}
     for job in ended:
         if job.state in BAD:
-            why = job.error or ("" if job.reason == TOLERATED else job.reason)
-            names.setdefault(why[:MAX_ERROR] or "unknown", []).append(job.name)
+            why = job.error or ("" if job.reason == TOLERATED else job.reason) or "unknown"
+            kind = without_values(why)
+            names.setdefault(kind, []).append(job.name)
+            lines.setdefault(kind, set()).add(why[:MAX_ERROR])
     most = sorted(names.items(), key=lambda each: -len(each[1]))
-    return [(why, len(some), some[:MAX_NAMED]) for why, some in islice(most, ERRORS)]
+    return [
+        (next(iter(lines[kind])) if len(lines[kind]) == 1 else kind, len(some), some[:MAX_NAMED])
+        for kind, some in islice(most, ERRORS)
+    ]
+
+
+_VALUE = re.compile(
+    r"""
+    (?<!\w)'[^']*(?:'(?!\w)|$) | (?<!\w)"[^"]*(?:"|$) | `[^`]*(?:`|$)  # what is quoted, or cut
+    | (?P<path>(?<![\w.~-])[\w.~-]*+:?(?:[/\\]+[\w.~@%+?&=\#:-]+)+)      # paths and addresses
+    | \b0[xX][0-9a-fA-F]+
+    | \b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b
+    | \b(?=\w*[0-9])[0-9a-fA-F]{7,}\b
+    | [0-9]+(?:[.,:_-][0-9]+)*
+    """,
+    re.VERBOSE,
+)
+
+
+def without_values(line: str) -> str:
+    """Return an error without what differs from item to item: numbers, ids, paths, quoted texts."""
+
+    def replace(found: re.Match[str]) -> str:
+        is_word = found["path"] and not re.search(r"[\d.:\\]|^/", found[0])  # `Input/output`
+        return found[0] if is_word else "…"
+
+    return _VALUE.sub(replace, line[:MAX_LINE])[:MAX_ERROR]
 
 
 def _find_asking(seen: Seen, name: str) -> object:
