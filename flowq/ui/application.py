@@ -26,6 +26,7 @@ from flowq.server.connection import explain
 from flowq.ui import acts, endpoints, live
 from flowq.ui.address import Address
 from flowq.ui.guard import Authorize, Guard
+from flowq.ui.offered import find_errors
 from flowq.ui.pages import ROUTES
 from flowq.ui.replies import as_json, find_path
 from flowq.ui.site import Site, site_of
@@ -80,6 +81,8 @@ class _Static(StaticFiles):
 
 def _tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FlowqError)
+    if isinstance(error, WorkflowInvalid):
+        error = WorkflowInvalid(find_errors(error.problems, site_of(request).workflows))
     code = next((code for kind, code in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
     headers = {}
     if code == _AWAY:

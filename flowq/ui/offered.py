@@ -7,7 +7,7 @@ folder, are not offered.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from flowq.compiling import compile_plan, find_problems
 from flowq.declare import yaml
-from flowq.errors import FlowqError, NotFound, Problem, UsageError, WorkflowInvalid
+from flowq.errors import FlowqError, NotFound, Problem, UsageError, Where, WorkflowInvalid
 from flowq.nearest import did_you_mean
 from flowq.plan import Plan
 from flowq.render.json import input_document, make_document
@@ -82,23 +82,39 @@ def _find_files(folder: Path) -> Iterator[Path]:
 @lru_cache(maxsize=MAX_FILES)
 def _read(folder: str, path: str, _changed_at: int, _size: int) -> Offered | None:
     """Read a file, once for each version of it; None for other YAML than workflows."""
-    file = str(Path(path).relative_to(folder))
+    file, root = str(Path(path).relative_to(folder)), Path(folder)
     try:
         workflow, problems = yaml.read_partly(path)
-        found = _errors(problems) or _errors(_check(workflow))
+        found = find_errors(problems, root) or find_errors(_check(workflow), root)
+    except WorkflowInvalid as error:
+        return Offered(Path(path).stem, file, problems=_say(find_errors(error.problems, root)))
     except FlowqError as error:
-        return Offered(Path(path).stem, file, problems=(str(error),))
+        return Offered(Path(path).stem, file, problems=(str(error).replace(path, file),))
     if not workflow.jobs:
         return None
-    return Offered(workflow.name, file, workflow.description, workflow.inputs, found)
+    return Offered(workflow.name, file, workflow.description, workflow.inputs, _say(found))
 
 
 def _check(workflow: Workflow) -> Sequence[Problem]:
     return find_problems(workflow, imports=False)
 
 
-def _errors(problems: Sequence[Problem]) -> tuple[str, ...]:
-    return tuple(str(each) for each in problems if each.severity == "error")
+def find_errors(problems: Iterable[Problem], folder: Path | None) -> list[Problem]:
+    """Return problems without warnings; their files are named as they are in the folder."""
+    errors = [each for each in problems if each.severity == "error"]
+    return [replace(each, where=_within(each.where, folder)) for each in errors]
+
+
+def _within(where: Where | None, folder: Path | None) -> Where | None:
+    if where is None or folder is None:
+        return where
+    file = Path(where.file)
+    roots = (each for each in (folder, folder.resolve()) if file.is_relative_to(each))
+    return next((replace(where, file=str(file.relative_to(each))) for each in roots), where)
+
+
+def _say(problems: Iterable[Problem]) -> tuple[str, ...]:
+    return tuple(map(str, problems))
 
 
 def offered_document(workflows: Iterable[Offered]) -> dict[str, Any]:

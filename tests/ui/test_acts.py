@@ -203,9 +203,14 @@ def test_what_cannot_run_is_not_submitted(connection: Redis, folder: Path):
 
     assert act(program, "/api/runs", {"workflow": "twin", "inputs": {"who": "x"}})[0] == 400
     code, told = act(program, "/api/runs", {"workflow": "hello", "inputs": {"times": "many"}})
-    errors = [each for each in told["problems"] if each["severity"] == "error"]
-    assert (code, len(errors)) == (400, 2)  # one is missing, one is no number
-    assert act(program, "/api/runs", {"workflow": "broken"})[0] == 400
+    assert [each["severity"] for each in told["problems"]] == ["error"] * 2
+    assert code == 400  # one is missing, one is no number
+    assert "no job uses" not in told["error"]["message"]  # a warning, which refuses nothing
+    code, told = act(program, "/api/runs", {"workflow": "broken"})
+    assert (code, told["problems"][0]["file"]) == (400, "broken.yaml")
+    assert told["error"]["message"].startswith("broken.yaml:2:")
+    listed = program.get("/api/workflows").text + program.get("/submit?workflow=broken").text
+    assert str(folder) not in listed
     assert act(program, "/api/runs", {"workflow": 3})[0] == 400
     assert act(program, "/api/runs", {"workflow": "hello", "inputs": {"who": "x"}, "file": "y"})[
         0
