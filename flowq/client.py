@@ -24,6 +24,7 @@ from rq.utils import as_text
 from flowq import observing, runtime
 from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.event import Event as RunEvent
+from flowq.history import CodeChange
 from flowq.nearest import did_you_mean
 from flowq.render.groups import add_groups, count_ends, find_declared
 from flowq.runtime import event_log, keys, run_lists, runs
@@ -33,7 +34,6 @@ from flowq.runtime.maintenance import Finding
 from flowq.status import (
     ENDED,
     RUN_ENDED,
-    CodeChange,
     Event,
     JobRecord,
     RunRecord,

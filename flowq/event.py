@@ -44,9 +44,10 @@ class Event:
         name: what the run calls the job.
         started_at, duration_s: of the attempt that has ended.
         progress: of `progressed`: what the job has reported.
-        act, by: what somebody has done, `approve`, `cancel`, `release` or `retry`, if that is why
-            there is this event; and who, which is not verified. Of a `cancel`, the run goes on
-            until its jobs have ended.
+        act, by: what somebody has done, `approve`, `reject`, `cancel`, `release` or `retry`, if
+            that is why there is this event; and who, which is not verified. There is one event for
+            each act. Of a `cancel`, the run goes on until its jobs have ended.
+        target: to which job or group they did it; empty for the run.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Event:
     progress: Progress | None = None
     act: str = ""
     by: str = ""
+    target: str = ""
 
 
 def read_entry(run_id: str, entry: status.Event, position: str = "") -> Event:
@@ -88,4 +90,5 @@ def read_entry(run_id: str, entry: status.Event, position: str = "") -> Event:
         progress=entry.progress,
         act=entry.act,
         by=entry.by,
+        target=entry.acted_on,
     )

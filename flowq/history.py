@@ -81,6 +81,20 @@ class Attempt:
         return self.error.partition(":")[2].strip()
 
 
+@dataclass(frozen=True, slots=True)
+class CodeChange:
+    """A file that was another one for later jobs of a run. Units: aware UTC.
+
+    `before` is the name of the first job that had the earlier text, `job` that of the first one
+    with the later text, which ended `at` that instant.
+    """
+
+    file: str
+    before: str
+    job: str
+    at: datetime
+
+
 def read_attempts(events: Iterable[Event]) -> dict[str, tuple[Attempt, ...]]:
     """Return the attempts of each job that has some, by its name, the oldest first.
 

@@ -185,7 +185,8 @@ class Event:
     `returned` (it was `handed`, and is queued again), or `progressed`, with its `progress`. The end
     of an execution, and a retry, has `began_at`, `took_ms` as the child has measured it, and where
     it failed `error` (one line) and `exit_code`. `act` is what somebody has done, such as `cancel`,
-    and `by` who. Events of older versions have none of them.
+    and `by` who; `target` names what they did it to, if that is neither the job of the event nor
+    the run. Events of older versions have none of them.
     """
 
     id: str
@@ -202,6 +203,12 @@ class Event:
     progress: Progress | None = None
     act: str = ""
     by: str = ""
+    target: str = ""
+
+    @property
+    def acted_on(self) -> str:
+        """The job or group that somebody has done something to; empty for the run."""
+        return self.target or (public_name(self.name) if self.act else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,20 +462,6 @@ class JobRecord:
         return "".join(f" -i {each.name}=…" for each in self.asks if each.required)
 
 
-@dataclass(frozen=True, slots=True)
-class CodeChange:
-    """A file that was another one for later jobs of a run. Units: aware UTC.
-
-    `before` is the name of the first job that had the earlier text, `job` that of the first one
-    with the later text, which ended `at` that instant.
-    """
-
-    file: str
-    before: str
-    job: str
-    at: datetime
-
-
 def group_state(items: Iterable[str], list_state: str = "finished") -> str:
     """Return the one state of a group, for expressions, `--json` and displays alike.
 
@@ -589,7 +582,13 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     return JobStatus(*told, *instants, event.error, due_at, progress, slept_at)
 
 
+_CHANGES_NOTHING = frozenset({"approve", "reject", "cancel"})
+"""Acts of which a run is told in the state that it has: what follows from them is told of jobs."""
+
+
 def _run_after(status: RunStatus, event: Event) -> RunStatus:
+    if event.act in _CHANGES_NOTHING and not status.is_ended:
+        return status
     if event.state in RUN_ENDED:
         return replace(status, state=event.state, ended_at=event.at, reason=event.reason)
     started_at = status.started_at

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowq.cells import count_cells, pad
 from flowq.durations import local_time
 from flowq.errors import describe_exit
-from flowq.history import Attempt
+from flowq.history import Attempt, CodeChange
 from flowq.render.events import progress_text
 from flowq.render.groups import Declared, count_ends, count_states
 from flowq.render.lines import (
@@ -26,7 +26,7 @@ from flowq.render.lines import (
 )
 from flowq.render.tally import Part
 from flowq.runtime.views import to_printable
-from flowq.status import ENDED, CodeChange, JobRecord, JobStatus, RunRecord
+from flowq.status import ENDED, JobRecord, JobStatus, RunRecord
 
 if TYPE_CHECKING:
     from flowq.runtime.schedules import ScheduleRecord

@@ -326,6 +326,7 @@ def event_document(event: Event) -> dict[str, Any]:
         "progress": asdict(event.progress) if event.progress else None,
         "act": event.act,
         "by": event.by,
+        "target": event.target,
     }
     return make_document(
         "event",

@@ -29,7 +29,7 @@ from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import run_steps
 from flowq.runtime.wire import read_inputs
 from flowq.spec import Input
-from flowq.status import RUN_ENDED, RunStatus
+from flowq.status import RUN_ENDED, RunStatus, declared_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -76,10 +76,10 @@ def approve(
             f"not {inputs!r}; "
             "pass the approver as by=, and a comment as note="
         )
-    ids = find_jobs(name, get_declared(run_id, connection))
-    given = _resolve(name, ids, inputs or {}, connection)
-    is_news = _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
-    if not is_news and any(kept != given for kept in _read_given(ids, connection)):
+    asked = _Asked.find(run_id, name, connection)
+    given = _resolve(name, asked.ids, inputs or {}, connection)
+    is_news = _tell(asked, _APPROVED, _Word(by, note, given), connection)
+    if not is_news and any(kept != given for kept in _read_given(asked.ids, connection)):
         raise WrongState(
             f"job {name} of run {run_id} was already approved with other values, which stay"
         )
@@ -101,8 +101,8 @@ def reject(run_id: str, name: str, connection: Redis, *, reason: str = "", by: s
     Errors: RunNotFound; NotFound; WrongState for a job that asks for no approval, has not asked
     yet, or has ended.
     """
-    ids = find_jobs(name, get_declared(run_id, connection))
-    return _tell(run_id, name, ids, _REJECTED, _Word(by, reason), connection)
+    asked = _Asked.find(run_id, name, connection)
+    return _tell(asked, _REJECTED, _Word(by, reason), connection)
 
 
 def has_asked(run_id: str, name: str, connection: Redis) -> bool:
@@ -125,6 +125,21 @@ def say_who(by: str | None = None) -> str:
     return say_who(f"{user}@{socket.gethostname()}")
 
 
+class _Asked(NamedTuple):
+    """What is approved or rejected: one job, or all items of a group."""
+
+    run_id: str
+    name: str
+    ids: Sequence[str]
+    is_group: bool
+
+    @classmethod
+    def find(cls, run_id: str, name: str, connection: Redis) -> _Asked:
+        """Return what has a name in a run. Errors: RunNotFound; NotFound."""
+        status = get_declared(run_id, connection)
+        return cls(run_id, name, find_jobs(name, status), name not in status.jobs)
+
+
 class _Word(NamedTuple):
     by: str
     note: str
@@ -140,17 +155,17 @@ class _Word(NamedTuple):
         return json.dumps({"at": format_instant(at_s), **kept})
 
 
-def _tell(
-    run_id: str, name: str, ids: Sequence[str], what: str, word: _Word, connection: Redis
-) -> bool:
+def _tell(asked: _Asked, what: str, word: _Word, connection: Redis) -> bool:
     written = word.write(read_clock(connection))
-    answers = {
-        scripts.APPROVE.call(connection, keys.job(job_id), job_id, what, written) for job_id in ids
-    }
+    answers = set[int]()
+    for job_id in asked.ids:
+        target = "" if 1 in answers else declared_name(asked.name)  # the run is told once
+        told = (job_id, what, written, target, "1" if asked.is_group else "")
+        answers.add(scripts.APPROVE.call(connection, keys.job(job_id), *told))
     do_or_leave_to_others(lambda: run_steps(connection), connection)
     if 1 in answers or 0 in answers:
         return 1 in answers
-    job = f"job {name} of run {run_id}"
+    job = f"job {asked.name} of run {asked.run_id}"
     if _NOT_ASKED in answers:
         raise WrongState(f"{job} has not asked yet; it can be rejected when it does")
     if _SAID_OTHERWISE in answers:

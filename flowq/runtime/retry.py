@@ -16,7 +16,7 @@ from flowq.runtime.approvals import find_jobs
 from flowq.runtime.connections import do_or_leave_to_others, read_clock, read_each
 from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED, SUCCESSES, public_name, say_state
+from flowq.status import RUN_ENDED, SUCCESSES, declared_name, public_name, say_state
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -105,7 +105,7 @@ def retry(
     entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
     draft = _draft(run_id, entries, connection)
     may_have_succeeded = "1" if name else ""
-    told = (run_id, draft, may_have_succeeded, by)
+    told = (run_id, draft, may_have_succeeded, by, declared_name(name or ""))
     answer = scripts.RETRY.call(connection, keys.run(run_id), *told)
     if answer[0] != 1:
         raise WrongState(_refusal(run_id, as_text(answer[1]), connection))

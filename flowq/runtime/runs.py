@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import NotFound, RunNotFound, WrongState
+from flowq.history import CodeChange
 from flowq.importing import refuse_while_importing
 from flowq.pauses import read_polls
 from flowq.reports import read_progress
@@ -39,7 +40,6 @@ from flowq.status import (
     PROGRESSED,
     START,
     ApprovalDecision,
-    CodeChange,
     Event,
     JobRecord,
     JobStatus,
@@ -414,6 +414,7 @@ def read_entry(event_id: Any, raw: Mapping[Any, Any]) -> Event:
         progress=progress,
         act=get("act", ""),
         by=get("by", ""),
+        target=get("target", ""),
     )
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from statistics import median
 from threading import Lock, Thread
 
@@ -21,7 +22,7 @@ from flowq.runtime import keys
 from flowq.runtime.counts import Counted, read_newest_events
 from flowq.runtime.run_lists import RunFilter, read_run_page
 from flowq.runtime.runs import get_declared, get_record, read_events
-from flowq.status import Event, JobStatus, RunRecord, RunStatus, fold, outermost_name
+from flowq.status import Event, JobStatus, RunRecord, RunStatus, fold
 
 COMPARED, MOST_LOOKED_AT = 5, 100
 """How many earlier runs say how long a workflow usually takes, and how many are looked at."""
@@ -140,13 +141,8 @@ MAX_ACTS = 20
 
 
 def find_acts(events: Sequence[Event]) -> list[Event]:
-    """Return the newest events of what somebody has done, one for each act, the newest first."""
-    acts: dict[tuple[str, str, str], Event] = {}
-    for event in reversed(events):
-        if event.act:  # an act of a group, or a cancel, has an event for each of its jobs
-            name = outermost_name(event.name) if event.name else ""
-            acts.setdefault((event.act, event.by, name), event)
-    return list(acts.values())[:MAX_ACTS]
+    """Return the newest events of what somebody has done, the newest first."""
+    return [*islice((event for event in reversed(events) if event.act), MAX_ACTS)]
 
 
 class StillCounting(Exception):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from redis import Redis
 
 from flowq.client import Run
 from flowq.errors import NotFound, RunFailed, WrongState
+from flowq.event import read_entry
 from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.spec import ALL_TOLERATED, Approval, Matrix, Tolerance, Workflow
+from flowq.status import fold
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -276,3 +279,128 @@ def test_a_canceled_run_is_told_as_such(run: Runs) -> None:
     with pytest.raises(RunFailed, match=r"run r1 was canceled$") as canceled:
         handle.wait()
     assert (canceled.value.state, canceled.value.jobs) == ("canceled", ())
+
+
+# What the run is told ----------------------------------------------------------------------------
+
+
+Act = tuple[str, str, str, str, str]
+NESTED = {"inner": Workflow("inner", (job("first", "my_id"),))}
+
+
+def acts(connection: Redis) -> list[Act]:
+    """Who has done what to which target; the event's name and state.
+
+    A reader that does not know acts finds the same states as one that does.
+    """
+    events = list(runs.read_events(RUN, connection))
+    plain = [replace(event, act="", by="", target="") for event in events]
+    declared = runs.get_declared(RUN, connection)
+    known, older = fold(declared, events), fold(declared, plain)
+    assert (known.state, dict(known.jobs)) == (older.state, dict(older.jobs))
+    told = [read_entry(RUN, event) for event in events]
+    return [(each.act, each.by, each.target, each.name, each.event) for each in told if each.act]
+
+
+def decide(connection: Redis, what: str, name: str, by: str = "ann") -> bool:
+    return bool(getattr(Run(RUN, connection), what)(name, by=by))
+
+
+@pytest.mark.parametrize("what", ["approve", "reject"])
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("job", "publish", ("publish", "publish", "deferred")),
+        ("list", "publish", ("publish", "", "running")),
+        ("matrix", "publish", ("publish", "", "running")),
+        ("item", "publish[1]", ("publish[1]", "publish[1]", "deferred")),
+        ("workflow", "publish", ("publish", "publish(start)", "deferred")),
+        ("workflows", "publish", ("publish", "", "running")),
+        ("one of them", "publish[1]", ("publish[1]", "publish[1](start)", "deferred")),
+        ("inside", "outer.publish", ("outer.publish", "outer.publish", "deferred")),
+    ],
+)
+def test_each_word_is_one_event_of_the_run(
+    kind: str, name: str, told: tuple[str, str, str], what: str, run: Runs, work: Work
+) -> None:
+    many: dict[str, object] = {"for_each": each([1, 2])}
+    of: dict[str, dict[str, object]] = {
+        "list": many,
+        "item": many,
+        "matrix": {"matrix": Matrix({"n": [1, 2]})},
+        "workflow": {"workflow": "inner"},
+        "workflows": {"workflow": "inner", **many},
+        "one of them": {"workflow": "inner", **many},
+    }
+    function = "" if "workflow" in of.get(kind, {}) else "my_id"
+    asking = job("publish", function, approval=Approval(), **of.get(kind, {}))
+    outer = {"outer": Workflow("outer", (asking,))}
+    jobs = (job("outer", workflow="outer"),) if kind == "inside" else (asking,)
+    run.submit(*jobs, workflows={**NESTED, **outer})
+    work()
+    assert run.state == "waiting"
+
+    assert decide(run.connection, what, name)
+    assert not decide(run.connection, what, name, by="eve")
+    assert acts(run.connection) == [(what, "ann", *told)]
+    work()
+    assert acts(run.connection) == [(what, "ann", *told)]
+
+
+def test_a_word_for_items_that_are_still_to_come_is_an_event_of_the_held_run(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    asking = job("items", "give", for_each=each([1, 2]), with_=ITEM, approval=Approval())
+    plan = make_plan(build_graph(Workflow("demo", (asking,))), {}, RUN)
+    runs.submit(plan, connection, is_held=True)
+    assert decide(connection, "reject", "items")
+    assert not decide(connection, "reject", "items")
+    assert acts(connection) == [("reject", "ann", "items", "", "waiting")]
+    assert (run.state, run.status.reason) == ("waiting", "it is held")
+    Run(RUN, connection).release(by="bob")
+    work()
+    assert acts(connection)[1:] == [("release", "bob", "", "", "running")]
+    assert run.states == {
+        "items(list)": "finished",
+        "items[0]": "canceled",
+        "items[1]": "canceled",
+    }
+
+
+def test_a_group_whose_run_has_ended_is_not_approved(run: Runs, work: Work) -> None:
+    first = job("first", "fail")
+    asking = job("items", "give", for_each=each([1]), with_=ITEM, approval=Approval())
+    run.submit(first, replace(asking, needs=("first",)))
+    work()
+    assert run.state == "failed"
+    with pytest.raises(WrongState, match="has ended, so there is nothing to approve"):
+        decide(run.connection, "approve", "items")
+    assert acts(run.connection) == []
+    assert run.state == "failed"
+
+
+def test_a_retry_tells_which_job_was_named(run: Runs, work: Work, connection: Redis) -> None:
+    run.submit(job("items", "give", for_each=each([1, 2]), with_=ITEM), job("bad", "fail"))
+    work()
+    for name in ("items[1]", "items", None):
+        Run(RUN, connection).retry(name, by="ann")
+        work()
+    with pytest.raises(WrongState):
+        Run("r1", connection).approve("bad", by="ann")
+    told = ("", "running")
+    assert acts(connection) == [
+        ("retry", "ann", "items[1]", *told),
+        ("retry", "ann", "items", *told),
+        ("retry", "ann", "", *told),
+    ]
+
+
+def test_a_retry_that_an_older_worker_has_completed_is_not_told_again(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(job("bad", "fail"))
+    work()
+    connection.hset(keys.run(RUN), mapping={"retried_by": "ann", "retried_job": "bad"})
+    retry.retry(RUN, connection)
+    work()
+    assert acts(connection) == []

@@ -151,7 +151,13 @@ def test_an_approval_is_taken_while_the_condition_is_judged(
     run.submit(give("build", True), give("publish", 2, if_="jobs.build.result", approval=ASKS))
     work(max_jobs=1)
     redis_side = claim_one(connection)
-    assert approvals.approve(RUN, "publish", connection) is True
+    assert approvals.approve(RUN, "publish", connection, by="ann") is True
+    assert approvals.approve(RUN, "publish", connection, by="eve") is False
+    acts = [each for each in runs.read_events(RUN, connection) if each.act]
+    assert [(each.act, each.by, each.acted_on, each.name, each.state) for each in acts] == [
+        ("approve", "ann", "publish", "", "running")  # it is executed: its own state stays
+    ]
+    assert run.states["publish"] != "deferred"
     redis_side.recover("w", 9)
     work()
     assert run.states["publish"] == "finished"

@@ -282,14 +282,18 @@ def test_the_table_can_be_filtered_and_the_graph_focused(shop: Runs, page: TestC
 def test_a_run_tells_who_has_done_what(shop: Runs, page: TestClient, connection: Redis) -> None:
     Run(RUN, connection).approve("deploy", {"version": 2, "place": "here"}, by="bob", note="fine")
     Run(RUN, connection).cancel(by="carol", may_wait=False)
-
-    text = get(page, f"/runs/{RUN}").text
-    assert re.search("Approved by bob , .*: deploy", text)
-    assert "Canceled by carol ," in text
     said = get(page, f"/runs/{RUN}/jobs/deploy").text
     assert "by bob ," in said
     assert "Note fine" in said
     assert "version = 2" in said
+
+    Run(RUN, connection).retry("deploy", by="dan")
+    Run(RUN, connection).reject("deploy", by="eve")
+    text = get(page, f"/runs/{RUN}").text
+    at = "[0-9: -]* UTC just now"
+    assert re.search(f"Rejected by eve , {at} : deploy Retried by dan , {at} : deploy", text)
+    assert re.search("Approved by bob , .*: deploy", text)
+    assert "Canceled by carol ," in text
 
 
 def test_a_page_that_may_only_look_has_no_forms_of_acts(shop: Runs, connection: Redis) -> None:

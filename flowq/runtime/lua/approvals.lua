@@ -1,23 +1,35 @@
 -- approvals.lua: What a job that is otherwise ready waits for before it is queued: its `if`, judged by a
 -- worker, and an approval.
 
--- What a run is told of a word that approves or rejects: by whom, or why.
-local function describe(what, word)
+local ACTS = { approved = 'approve', rejected = 'reject' }
+
+-- Who has said a word that approves or rejects, and with which note; nil where that is not known.
+local function read_word(word)
   local said = read_json(word)
-  if type(said) ~= 'table' then said = {} end
-  if what == 'rejected' then return said.note and 'rejected: ' .. said.note or 'rejected' end
-  return said.by and 'approved by ' .. said.by or 'approved'
+  if type(said) ~= 'table' then return nil, nil end
+  return said.by, said.note
+end
+
+-- Tells the run what somebody has said of several jobs, or of one that is being executed, whose own events
+-- say nothing of that. `target` is what they named.
+local function tell_run(run, what, word, target)
+  local by = read_word(word)
+  if not run or not by or target == '' then return end
+  runs.log_act_only(run, target .. ' ' .. what .. ' by ' .. by, ACTS[what], by, target)
 end
 
 -- All items of a group are approved or rejected, also those still to come. Returns as `approvals.approve`
 -- does; nil for what is no group, or one whose list is known.
-local function approve_group(group, what, word)
+local function approve_group(group, what, word, target)
   local g = redis.call('HMGET', keys.group(group), 'asks', what, 'complete', 'left')
-  if redis.call('HEXISTS', keys.job(group), 'flowq_expands') == 0 or not g[1] then return nil end
+  local f = redis.call('HMGET', keys.job(group), 'flowq_expands', 'flowq_run')
+  if not f[1] or not g[1] then return nil end
   if g[2] then return 0 end
   if g[3] and int(g[4]) <= 0 then return -2 end
+  if f[2] and runs.has_ended(redis.call('HGET', keys.run(f[2]), 'state')) then return -2 end
   redis.call('HDEL', keys.group(group), 'approved', 'rejected')
   redis.call('HSET', keys.group(group), what, word)
+  tell_run(f[2], what, word, target)
   return 1
 end
 
@@ -31,17 +43,19 @@ local function find_word(id)
   return words[1] or nil, words[2] or nil
 end
 
--- Tells the run that somebody has approved a job, and who.
-local function tell_approval(run, id, name, word)
-  local said, reason = read_json(word), describe('approved', word)
-  local by = type(said) == 'table' and said.by
-  if not by then return runs.log(run, id, name, 'deferred', reason) end
-  runs.log_act(run, id, name, 'deferred', reason, 'approve', by)
+-- Tells the run that a job was approved or rejected, and by whom, which is an act of its own unless that
+-- was told of all items together.
+local function tell_word(run, id, name, what, word, is_told)
+  local by = read_word(word)
+  local reason = by and what .. ' by ' .. by or what
+  if by and not is_told then return runs.log_act(run, id, name, 'deferred', reason, ACTS[what], by) end
+  if what == 'approved' then runs.log(run, id, name, 'deferred', reason) end -- a reject ends it, which is told
 end
 
 local function reject(id, word)
+  local _, note = read_word(word)
   redis.call('HSET', keys.job(id), 'flowq_rejected', word)
-  jobs.call_off(id, 'canceled', describe('rejected', word))
+  jobs.call_off(id, 'canceled', note and 'rejected: ' .. note or 'rejected')
 end
 
 -- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now; nil when it
@@ -77,12 +91,14 @@ end
 -- Somebody approves or rejects a job; for the job that makes the items of a group, all of
 -- these, also those still to come.
 -- ARGV   4 job id   5 "approved" or "rejected"   6 the word as it is kept, JSON: by, at, note, inputs
+--        7 what was named, "" when the run was told of the act by another call
+--        8 "1" when that is all items of a group, else ""
 -- Returns 1 for the call that did it, 0 when that was said before, -1 for a job that needs no approval,
 -- -2 for one that is over, -3 for a reject of one that has not asked, -4 for one of which the other was
 -- said before. An approved job that is not ready yet starts when it is.
 function approvals.approve(argv)
-  local id, what, word = argv[4], argv[5], argv[6]
-  local of_group = approve_group(id, what, word)
+  local id, what, word, target = argv[4], argv[5], argv[6], argv[7]
+  local of_group = approve_group(id, what, word, target)
   if of_group then return of_group end
   local f = redis.call('HMGET', keys.job(id), 'status', 'flowq_approval', 'flowq_approved',
     'flowq_asked', 'flowq_run', 'flowq_name', 'flowq_judging', 'flowq_rejected')
@@ -91,13 +107,15 @@ function approvals.approve(argv)
   if f[3] or f[8] then return -4 end
   local is_judged_now = f[7] == 'due' and (f[1] == 'queued' or f[1] == 'started')
   if f[1] ~= 'deferred' and not is_judged_now then return -2 end
+  if what == 'rejected' and not f[4] then return -3 end
+  local is_of_many = argv[8] ~= ''
+  if is_of_many or is_judged_now then tell_run(f[5], what, word, target) end
+  if f[5] and not is_judged_now then tell_word(f[5], id, f[6], what, word, is_of_many or target == '') end
   if what == 'rejected' then
-    if not f[4] then return -3 end
     reject(id, word)
   else
     redis.call('HSET', keys.job(id), 'flowq_approved', word)
     redis.call('ZREM', OURS .. 'expiring', id)
-    if f[5] and not is_judged_now then tell_approval(f[5], id, f[6], word) end
     if f[4] then jobs.queue_waiting(id) end
   end
   settling.settle_all()

@@ -118,13 +118,14 @@ function rerun.run_again(run)
   end)
   if not done then return false end
   redis.call('DEL', list)
-  local by = redis.call('HGET', key, 'retried_by')
-  redis.call('HDEL', key, 'again', 'retried_by')
+  local who = redis.call('HMGET', key, 'retried_by', 'retried_job')
+  redis.call('HDEL', key, 'again', 'retried_by', 'retried_job')
   redis.call('HSET', key, 'state', 'running')
   runs.watch(run)
   runs.list_queue(run)
   if redis.call('HEXISTS', key, 'held') == 1 then return true end -- it goes when its turn comes
-  if by then runs.log_act(run, '', '', 'running', '', 'retry', by) else runs.log(run, '', '', 'running') end
+  if who[1] then runs.log_act(run, '', '', 'running', '', 'retry', who[1], who[2])
+  else runs.log(run, '', '', 'running') end
   later('run:' .. run)
   return true
 end
@@ -165,7 +166,7 @@ end
 -- ARGV   4 run id   5 key of the list that says what to do with which job, last ones first:
 --        "+<job>" runs again, "=<job>" keeps its result and tells it to the jobs that run again,
 --        "-<job>" is removed, for somebody will add it again, and "*<group>" forgets its items
---        6 "1" when the run may have succeeded   7 who does that
+--        6 "1" when the run may have succeeded   7 who does that   8 the job that they named, or ""
 -- One with a `concurrency` group lines up in it again, and is held until its turn comes.
 -- Returns {1}, or {"state", state} if the state of the run does not allow it; then nothing is changed.
 -- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.
@@ -184,10 +185,11 @@ function rerun.retry_run(argv)
   redis.call('HSET', key, 'state', 'retrying')
   runs.list_by_state(run, 'running')
   redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'resumed', 'released', 'again', 'held',
-    'deadline_at', 'late', 'supplanted')
+    'deadline_at', 'late', 'supplanted', 'retried_by', 'retried_job') -- older versions leave these
   redis.call('ZREM', OURS .. 'ended', run)
-  local goes_now = runs.join_concurrency(run, 'retry', by)
-  if goes_now and by then redis.call('HSET', key, 'retried_by', by) end
+  local target = argv[8] or ''
+  local goes_now = runs.join_concurrency(run, 'retry', by, target)
+  if goes_now and by then redis.call('HSET', key, 'retried_by', by, 'retried_job', target) end
   later('again:' .. run)
   return { 1 }
 end

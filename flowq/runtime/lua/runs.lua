@@ -8,10 +8,24 @@ function runs.log(run, id, name, state, reason)
     'state', state, 'reason', reason or '')
 end
 
--- The same of what somebody has done: `act` is "approve", "cancel", "release" or "retry"; `by` says who.
-function runs.log_act(run, id, name, state, reason, act, by)
-  return redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
-    'state', state, 'reason', reason or '', 'act', act, 'by', by)
+-- The same of what somebody has done: `act` is "approve", "reject", "cancel", "release" or "retry"; `by`
+-- says who. `target`: what they named, if it is not the job of the event, nor the run itself.
+function runs.log_act(run, id, name, state, reason, act, by, target)
+  local fields = { 'job', id, 'name', name or '', 'state', state, 'reason', reason or '', 'act', act, 'by', by }
+  if (target or '') ~= '' then
+    fields[#fields + 1] = 'target'
+    fields[#fields + 1] = target
+  end
+  return redis.call('XADD', OURS .. 'events:' .. run, '*', unpack(fields))
+end
+
+-- The same of an act that does not change the state of the run, told as an event of the run in the state
+-- that it has: readers of all versions take that for what they know already.
+function runs.log_act_only(run, reason, act, by, target)
+  local f = redis.call('HMGET', keys.run(run), 'state', 'held')
+  if not f[1] or runs.has_ended(f[1]) then return end
+  local state = f[1] == 'staged' and f[1] or f[2] and 'waiting' or 'running'
+  runs.log_act(run, '', '', state, reason, act, by, target)
 end
 
 -- The same of an execution that begins ("started"), or was handed to a child ("handed").
@@ -101,9 +115,9 @@ local function let_first_go(list)
   end
 end
 
--- The run lines up in its group of runs, because of what somebody has done, where `by` is given; returns
--- false when others go first.
-function runs.join_concurrency(run, act, by)
+-- The run lines up in its group of runs, because of what somebody has done (to `target`), where `by` is
+-- given; returns false when others go first.
+function runs.join_concurrency(run, act, by, target)
   local list = concurrency_key(run)
   if not list then return true end
   redis.call('LREM', list, 0, run)
@@ -116,7 +130,7 @@ function runs.join_concurrency(run, act, by)
   end
   redis.call('HSET', keys.run(run), 'held', 'turn')
   local reason = 'run ' .. before .. ' of the same `concurrency` group goes first'
-  if by then runs.log_act(run, '', '', 'waiting', reason, act, by)
+  if by then runs.log_act(run, '', '', 'waiting', reason, act, by, target)
   else runs.log(run, '', '', 'waiting', reason) end
   return false
 end
@@ -178,9 +192,11 @@ local function ask_for_outputs(run, key, call, beside, own_queue)
   redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id) -- somebody waits for them
 end
 
--- The run is in this state from now on, or removed (nil): runs are listed, and counted, by their states.
 runs.STATES = { 'staged', 'running', 'succeeded', 'failed', 'canceled' }
 
+function runs.has_ended(state) return state == 'succeeded' or state == 'failed' or state == 'canceled' end
+
+-- The run is in this state from now on, or removed (nil): runs are listed, and counted, by their states.
 function runs.list_by_state(run, state)
   for _, other in ipairs(runs.STATES) do
     if other ~= state then redis.call('ZREM', OURS .. 'runs_in:' .. other, run) end
@@ -324,14 +340,12 @@ end
 function runs.begin_cancel(argv)
   local run, key = argv[4], keys.run(argv[4])
   local f = redis.call('HMGET', key, 'state', 'held', 'canceling', 'resumed')
-  if not f[1] or f[1] == 'succeeded' or f[1] == 'failed' or f[1] == 'canceled' then return f[1] or 'gone' end
+  if not f[1] or runs.has_ended(f[1]) then return f[1] or 'gone' end
   local how = (argv[5] == 'now' or f[2]) and 'now' or f[3] or '1'
   redis.call('HSET', key, 'canceling', how)
   redis.call('HDEL', key, 'canceled', 'resumed', 'unattended') -- what is left of an earlier one
   local is_news = how ~= f[3] or f[4]
-  if is_news and argv[6] ~= '' and f[1] == 'running' then
-    runs.log_act(run, '', '', f[2] and 'waiting' or 'running', '', 'cancel', argv[6])
-  end
+  if is_news and argv[6] ~= '' then runs.log_act_only(run, '', 'cancel', argv[6]) end
   return 1
 end
 
