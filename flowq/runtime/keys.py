@@ -71,7 +71,8 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
     rq:flowq:1:host:<worker>    its host and process id, some days longer than RQ keeps its hash
     rq:flowq:1:marks            HASH: since when and until when the server accepted writes, as
-                                noted by the searches for lost workers
+                                noted by the searches for lost workers; where the sweep over the
+                                lists of runs is (lua/listing.lua)
     rq:flowq:1:metrics          HASH: what metrics count since the beginning (lua/metrics.lua)
     rq:flowq:1:functions        ZSET of flowq's functions on the server by their last use
 """

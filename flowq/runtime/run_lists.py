@@ -2,23 +2,26 @@
 
 An index is a sorted set of the ids of runs by the time of their submission. The script that removes
 a run takes it out of each (lua/lifecycle.lua). `run_labels.py` keeps those by label, `lua/runs.lua`
-those by state.
+those by state. Where older versions work on the same server, which do not know all of this, workers
+put the lists right (`sweep`), and so does whoever reads an entry that is wrong.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ResponseError
 from rq.utils import as_text
 
 from flowq.errors import RunNotFound
 from flowq.labels import check_labels
-from flowq.runtime import keys
+from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_each
 from flowq.runtime.run_labels import look_at_labeled
 from flowq.runtime.runs import read_records
@@ -35,6 +38,9 @@ MOST_LOOKED_AT = 2_000
 
 MAX_SEARCHED = 200
 """How many characters of the value of an input are searched for a text."""
+
+RUNS_PER_SWEEP = 100
+"""How many runs a step of a sweep looks at, in about a millisecond of the server's time."""
 
 STATES = ("staged", "running", *sorted(RUN_ENDED))
 """The states of runs that have an index; one that is retried is in that of `running`."""
@@ -160,7 +166,9 @@ def _iterate(
         raw: Any = connection.zrevrangebyscore(key, newest, oldest, 0, count, withscores=True)
         scores = {as_text(run_id): repr(float(score)) for run_id, score in raw}
         new = [run_id for run_id in scores if run_id not in seen]
-        yield from read_records(new, connection)
+        records = dict(read_records(new, connection))
+        _put_right(key, new, records, connection)
+        yield from records.items()
         if len(raw) < count:
             return
         newest, page = scores[new[-1]], RUNS_PER_READ
@@ -172,15 +180,49 @@ def _find_shortest(connection: Redis, wanted: RunFilter) -> str:
     if wanted.workflow and not _has_old_runs(connection):
         lists.append(keys.runs_of(wanted.workflow))
     if wanted.state and _knows_states(connection):
-        lists.append(keys.runs_in("running" if wanted.state == "waiting" else wanted.state))
+        lists.append(keys.runs_in(_listed_as(wanted.state)))
     return min(lists, key=lambda each: int(connection.zcard(each)), default=keys.RUNS)
 
 
+def _listed_as(state: str) -> str:
+    return "running" if state in ("waiting", "retrying") else state
+
+
+def _put_right(
+    key: str, run_ids: Iterable[str], records: Mapping[str, RunRecord], connection: Redis
+) -> None:
+    """Move those runs of a list that were removed, or have another state than the list is for."""
+    states = {keys.runs_in(state): state for state in STATES}
+    wrong = [
+        run_id
+        for run_id in run_ids
+        if run_id not in records
+        or (key in states and _listed_as(records[run_id].state) != states[key])
+    ]
+    if wrong and key != keys.RUNS:
+        with suppress(ResponseError):  # a reader that may not write, or a replica
+            scripts.CHECK_LISTS.call(connection, key, key, *wrong)
+
+
+def sweep(connection: Redis) -> int:
+    """Make the next step of putting the lists by state and by workflow right, if that is due.
+
+    Every worker calls this; together they look at 100 runs a second: of those that have not ended
+    every minute, of all every hour. Returns after how many seconds a step is due again.
+    """
+    return int(scripts.SWEEP_LISTS.call(connection, keys.MARKS, RUNS_PER_SWEEP))
+
+
 def _knows_states(connection: Redis) -> bool:
-    """Whether the oldest run is listed by its state, as `_has_old_runs`."""
-    oldest: Any = connection.zrange(keys.RUNS, 0, 0)
-    found = (connection.zscore(keys.runs_in(state), oldest[0]) for state in STATES if oldest)
-    return not oldest or any(score is not None for score in found)
+    """Whether each run is listed by a state, as far as numbers tell.
+
+    Those are not that older versions have submitted, until the lists are put right.
+    """
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in (keys.RUNS, *map(keys.runs_in, STATES)):
+            pipeline.zcard(key)
+        runs, *listed = pipeline.execute()
+    return int(runs) == sum(map(int, listed))
 
 
 def _has_old_runs(connection: Redis) -> bool:

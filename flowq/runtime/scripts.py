@@ -237,6 +237,8 @@ READ_METRICS = Script("metrics.read")
 COUNT = Script("counts.catch_up")
 LIST_ITEMS = Script("counts.list_items")
 FIND_EVENTS = Script("counts.find_events")
+CHECK_LISTS = Script("listing.check")
+SWEEP_LISTS = Script("listing.sweep")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
 HOT = tuple(script for script in ALL if isinstance(script, HotScript))

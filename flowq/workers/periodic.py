@@ -17,6 +17,7 @@ from rq.utils import str_to_date
 from flowq.runtime.connections import clock_warning, is_passing, is_refusal
 from flowq.runtime.maintenance import Due, Lease, find_suspects, make_pass, read_due
 from flowq.runtime.progress import EVERY_S
+from flowq.runtime.run_lists import sweep
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
@@ -30,6 +31,9 @@ DUE_S = 0.5
 
 PAUSE_S = 0.01
 """The shortest pause between two checks: other programs may schedule thousands of jobs."""
+
+LISTS_S = 60.0
+"""The longest interval at which a worker looks whether the lists of runs are to be put right."""
 
 SIGN_S = 10.0
 """The interval of pings on the subscription, which may receive no message for hours."""
@@ -92,6 +96,7 @@ class PeriodicWork:
         clean_at = time.monotonic() + lease.silence_s
         self._clean = Duty(maintenance_s, self._clean_registries, clean_at)
         self._maintenance = Duty(TIDY_S, self._tidy)
+        self._lists = Duty(LISTS_S, self._sweep_lists)
         self.duties = [
             self._beat,
             self._maintenance,
@@ -100,6 +105,7 @@ class PeriodicWork:
             Duty(PRINTED_S, self.keep_printed),
             Duty(SIGN_S, wakeup.ask_for_sign),
             self._clean,
+            self._lists,
             Duty(EVERY_S, self._note_progress),
         ]
 
@@ -182,6 +188,10 @@ class PeriodicWork:
             self._has_queued = True
         for failure in made.failures:
             raise failure
+
+    def _sweep_lists(self) -> None:
+        next_s = sweep(self.redis_side.connection) or TIDY_S
+        self._lists.due_at = time.monotonic() + min(next_s, LISTS_S)
 
     def _queue_due(self) -> None:
         self._wakeup.watch_schedules()  # before the check, so that no change is missed

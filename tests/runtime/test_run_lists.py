@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from rq.utils import as_text
 
 from flowq.client import (
     Run,
@@ -30,6 +31,8 @@ from flowq.runtime import keys, run_lists, runs
 from flowq.runtime.approvals import say_who
 from flowq.runtime.runs import read_events
 from flowq.spec import Concurrency, Input, Retry, Workflow
+from flowq.workers import Worker
+from tests import JOBS_FOLDER
 from tests.runtime.calls import calls_per_command, count_calls
 from tests.runtime.language import each, job
 
@@ -180,6 +183,115 @@ def test_a_run_that_ends_while_the_lists_are_put_right_is_listed_as_ended(
     monkeypatch.setattr(run_lists, "read_each", read_and_cancel)
     run_lists.index_runs(connection)
     assert listed_in(run_id, connection) == ["canceled"]
+
+
+def listed(connection: Redis) -> dict[str, list[str]]:
+    ids = map(as_text, connection.zrange(keys.RUNS, 0, -1))
+    return {run_id: listed_in(run_id, connection) for run_id in ids}
+
+
+def spoil(connection: Redis, work: Work) -> dict[str, str]:
+    """Leave the lists as older versions would; return what is right."""
+    failed = submitted(connection, jobs=(job("bad", "fail"),))
+    ended, unlisted = submitted(connection), submitted(connection)
+    work()
+    running, new = submitted(connection), submitted(connection)
+    score = {run_id: connection.zscore(keys.RUNS, run_id) for run_id in (failed, ended, running)}
+    for right, wrong, run_id in (
+        ("succeeded", "running", ended),  # it has ended
+        ("running", "failed", running),  # it runs again
+        ("failed", "succeeded", failed),
+    ):
+        connection.zrem(keys.runs_in(right), run_id)
+        connection.zadd(keys.runs_in(wrong), {run_id: score[run_id]})
+    for run_id in (unlisted, new):  # submitted
+        connection.zrem(keys.runs_of("demo"), run_id)
+        for state in STATES:
+            connection.zrem(keys.runs_in(state), run_id)
+    for state in STATES:  # removed
+        connection.zadd(keys.runs_in(state), {f"gone{state}": 1})
+    return {
+        failed: "failed",
+        ended: "succeeded",
+        unlisted: "succeeded",
+        running: "running",
+        new: "running",
+    }
+
+
+def test_workers_put_lists_right_that_older_versions_leave_wrong(
+    connection: Redis, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = spoil(connection, work)
+    connection.delete(keys.MARKS)
+    assert run_lists.sweep(connection) == 0  # nobody needs them yet
+    connection.hset(keys.MARKS, "since", 1)
+    monkeypatch.setattr("flowq.runtime.run_lists.RUNS_PER_SWEEP", 3)
+    steps = 0
+    while run_lists.sweep(connection) == 1:  # the next step is due in a second
+        connection.hset(keys.MARKS, "sweep_at", 0)
+        steps += 1
+    assert steps > 3
+    assert listed(connection) == {run_id: [state] for run_id, state in right.items()}
+    assert sum(connection.zcard(keys.runs_in(state)) for state in STATES) == len(right)
+    assert connection.zcard(keys.runs_of("demo")) == len(right)
+    assert 0 < run_lists.sweep(connection) <= 60
+
+    # A minute later only the lists of runs that have not ended are looked at.
+    connection.zadd(keys.runs_in("running"), {"gone": 1})
+    connection.zadd(keys.runs_in("failed"), {"removed": 1})
+    connection.hset(keys.MARKS, "sweep_at", 0)
+    while run_lists.sweep(connection) == 1:
+        connection.hset(keys.MARKS, "sweep_at", 0)
+    assert (listed_in("gone", connection), listed_in("removed", connection)) == ([], ["failed"])
+
+
+def test_the_first_worker_after_a_deployment_puts_the_lists_right(
+    connection: Redis, work: Work
+) -> None:
+    right = spoil(connection, work)
+    Worker(["nothing"], connection=connection, paths=[JOBS_FOLDER], mode="warm").work(burst=True)
+    assert listed(connection) == {run_id: [state] for run_id, state in right.items()}
+    assert connection.zcard(keys.runs_in("staged")) == 0
+
+
+@pytest.mark.parametrize("state", ["running", "succeeded", "failed"])
+def test_wrong_lists_are_not_believed(connection: Redis, work: Work, state: str) -> None:
+    right = spoil(connection, work)
+    wanted = [run_id for run_id, of in reversed(right.items()) if of == state]
+    assert [each.run_id for each in list_runs(connection, state=state)] == wanted
+
+
+def test_whoever_reads_a_list_puts_right_what_is_wrong_in_it(connection: Redis, work: Work) -> None:
+    """The page and `flowq runs --state` read like that."""
+    failed = submitted(connection, jobs=(job("bad", "fail"),))
+    work()
+    running, unlisted = submitted(connection), submitted(connection)
+    connection.zrem(keys.runs_in("failed"), failed)
+    connection.zadd(keys.runs_in("running"), {failed: 1})
+    connection.zrem(keys.runs_in("running"), unlisted)
+    connection.zadd(keys.runs_in("running"), {"gone": 1})  # as many entries as runs
+    assert [each.run_id for each in list_runs(connection, state="running")] == [running]
+    assert listed(connection) == {failed: ["failed"], running: ["running"], unlisted: []}
+    assert listed_in("gone", connection) == []
+    found = [each.run_id for each in list_runs(connection, state="running")]
+    assert found == [unlisted, running]  # it is missed, so all are read
+    connection.zadd(keys.runs_of("demo"), {"gone": 1})
+    list_runs(connection, workflow="demo")
+    assert connection.zscore(keys.runs_of("demo"), "gone") is None
+
+
+def test_a_reader_that_may_not_write_reads_all_the_same(connection: Redis, work: Work) -> None:
+    run_id = submitted(connection)
+    work()
+    connection.zrem(keys.runs_in("succeeded"), run_id)
+    connection.zadd(keys.runs_in("running"), {run_id: 1})
+    connection.execute_command("ACL", "SETUSER", "default", "-@write", "-@scripting")
+    try:
+        assert list_runs(connection, state="running") == []
+    finally:
+        connection.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert listed_in(run_id, connection) == ["running"]
 
 
 # Over time ---------------------------------------------------------------------------------------
