@@ -7,15 +7,20 @@ import json
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+import flowq.ui
 from flowq.client import Run
 from flowq.render.tally import Tally, walk
 from flowq.runtime import keys, runs
@@ -469,3 +474,27 @@ def test_a_full_process_says_when_to_come_again(connection: Redis):
 
 def test_events_of_an_unknown_run_are_not_found(page: TestClient):
     assert page.get("/api/runs/nope/events").status_code == 404
+
+
+def test_open_streams_of_a_mounted_page_end_with_the_server_as_the_documentation_says(
+    connection: Redis, wait_until: Callable[..., None]
+):
+    """Uvicorn tells it nothing before its streams have ended, and so has to cut them off."""
+    submit_mixed(connection)
+    mounted = flowq.ui.app(connection=connection, authorize=lambda _: "ada")
+    outer = Starlette(routes=[Mount("/jobs", mounted)])
+    config = uvicorn.Config(
+        outer, port=0, log_config=None, log_level="critical", timeout_graceful_shutdown=0
+    )
+    server = uvicorn.Server(config)
+    listener = config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/jobs/api/runs/{RUN}/events"
+    wait_until(lambda: server.started)
+    with suppress(httpx.RemoteProtocolError), httpx.stream("GET", url) as reply:
+        for line in reply.iter_lines():
+            if line == "event: snapshot":
+                server.should_exit = True
+    wait_until(lambda: not thread.is_alive())
+    assert server.should_exit
