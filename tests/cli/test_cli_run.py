@@ -52,7 +52,7 @@ def test_json_is_alone_on_stdout_also_when_the_users_modules_print(
 
     assert done.returncode == 0
     document = json.loads(done.stdout)
-    times = ["submitted_at", "started_at", "ended_at", "duration_s"]
+    times = ["submitted_by", "submitted_at", "started_at", "ended_at", "duration_s"]
     facts = ["inputs", "labels", "counts", "jobs", "edges"]
     assert list(document) == ["v", "kind", "run", "workflow", "status", *times, *facts]
     assert (document["workflow"], document["status"]) == ("sandwich", "succeeded")
