@@ -82,7 +82,8 @@ class Problem:
     """One problem of a workflow, with its location and a hint.
 
     It prints as `file:line:column: CODE message`, with the hint on a separate line. `excerpt`
-    narrows the location to a part of a text, of which only the start may be known.
+    narrows the location to a part of a text, of which only the start may be known. `input` is the
+    name of the input whose value is missing or wrong.
     """
 
     code: str
@@ -91,6 +92,7 @@ class Problem:
     hint: str = ""
     severity: Literal["error", "warning"] = "error"
     excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
+    input: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

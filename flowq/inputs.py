@@ -74,7 +74,7 @@ def resolve(
         except _Unfit as unfit:
             where = places.find("inputs", declared.name)
             hint = _advise(declared, passed_by, is_missing=unfit.code == MISSING_INPUT)
-            problems.append(Problem(unfit.code, unfit.message, where, hint))
+            problems.append(Problem(unfit.code, unfit.message, where, hint, input=declared.name))
     if problems:
         raise WorkflowInvalid(problems)
     return values

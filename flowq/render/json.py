@@ -475,6 +475,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
         "line": where.line if where else None,
         "column": where.column if where else None,
         **({"merged_in": list(where.merged_in)} if where and where.merged_in else {}),
+        **({"input": problem.input} if problem.input else {}),
     }
 
 

@@ -189,7 +189,7 @@ def _resolve(
         values = resolve(declared, given, f"the approval of {name}")
     except WorkflowInvalid as invalid:
         told = (f"{p.message}; {p.hint}" if p.hint else p.message for p in invalid.problems)
-        raise UsageError("; ".join(told)) from None
+        raise UsageError("; ".join(told)) from invalid  # a page marks its fields
     for each in declared:
         if each.type == "str" and each.required and not each.pattern and not values[each.name]:
             raise UsageError(

@@ -21,7 +21,7 @@ from flowq.compiling import compile_plan
 from flowq.errors import NotFound, UsageError, WrongState
 from flowq.pictures.stored import read_workflow
 from flowq.render.json import make_document
-from flowq.ui.offered import plan_offered
+from flowq.ui.offered import find_added_labels, plan_offered
 from flowq.ui.replies import as_json
 from flowq.ui.site import Site, site_of
 
@@ -129,17 +129,21 @@ def submit(request: Request) -> Response:
 def again(request: Request) -> Response:
     """Reply to `POST /api/runs/RUN/again`: submit the workflow that a run keeps once more."""
     site, body, run = site_of(request), _Body(request), _find_run(request)
-    inputs = body.take("inputs", dict, {})
+    inputs, is_held = body.take("inputs", dict, {}), body.take("hold", bool, False)
+    has_labels = request.state.body.get("labels") is not None
+    given = body.take("labels", dict, {})
     body.end()
     source, record = run.source(), run.record()
     workflow = read_workflow(source)
     if workflow is None:
         raise WrongState(f"run {run.run_id} keeps no workflow: an older version submitted it")
-    labels = {name: each for name, each in record.labels.items() if name not in workflow.labels}
+    labels = given if has_labels else find_added_labels(record, workflow)
     plan = compile_plan(workflow, inputs, imports=False, labels=labels)
     plan = replace(plan, source=source, folders=record.folders)  # the workflow itself has no files
     is_apart = site.start_workers is not None
-    new = client.submit(plan, site.connection, is_apart=is_apart, by=request.state.who)
+    new = client.submit(
+        plan, site.connection, is_held=is_held, is_apart=is_apart, by=request.state.who
+    )
     message = f"run {new.run_id} is submitted, as run {run.run_id} was"
     return _reply(request, new, "submit", message, True, code=201)
 

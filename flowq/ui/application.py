@@ -21,14 +21,14 @@ from flowq.errors import (
     WorkflowInvalid,
     WrongState,
 )
-from flowq.render.json import error_document, make_document
+from flowq.render.json import make_document
 from flowq.server.connection import explain
 from flowq.ui import acts, endpoints, live
 from flowq.ui.address import Address
 from flowq.ui.guard import Authorize, Guard
 from flowq.ui.offered import find_errors
 from flowq.ui.pages import ROUTES
-from flowq.ui.replies import as_json, find_path
+from flowq.ui.replies import as_json, find_path, refusal_document
 from flowq.ui.site import Site, site_of
 
 _STATUS_BY_ERROR: tuple[tuple[type[FlowqError], int], ...] = (
@@ -87,7 +87,7 @@ def _tell_error(request: Request, error: Exception) -> Response:
     headers = {}
     if code == _AWAY:
         headers = {"Retry-After": str(RETRY_S), "Refresh": str(RETRY_S)}
-    return _tell(request, code, error_document(error), str(error), headers)
+    return _tell(request, code, refusal_document(error), str(error), headers)
 
 
 _AWAY = 503

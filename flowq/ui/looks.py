@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -117,6 +118,29 @@ def hint_of(declared: Input) -> str:
     return " ".join(filter(None, hints))
 
 
+_CHECKED_BY_TYPE = {
+    "int": r"\s*[+\-]?[0-9]{1,1000}\s*",
+    "float": r"\s*[+\-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+\-]?[0-9]+)?\s*",
+}
+_FITS_BY_TYPE = {"int": "a whole number", "float": "a number"}
+_ALIKE = re.compile(
+    r"(?:[A-Za-z0-9 _@,:.*+?^$]|\[(?:[A-Za-z0-9_.]|[A-Za-z0-9]-[A-Za-z0-9])+\]|\{[0-9,]+\})+"
+)
+"""Patterns that a browser takes for the same as Python."""
+
+
+def checked_by(declared: Input) -> str:
+    """Return the pattern by which a browser checks a field before it is sent, or ""."""
+    if declared.pattern is not None:
+        return declared.pattern if _ALIKE.fullmatch(declared.pattern) else ""
+    return _CHECKED_BY_TYPE.get(declared.type, "")
+
+
+def fits(declared: Input) -> str:
+    """Return what a browser says of a field that does not fit."""
+    return _FITS_BY_TYPE.get(declared.type, f"the whole text must match {declared.pattern}")
+
+
 def since(at: datetime | None, now: datetime) -> float | None:
     """Return the seconds since an instant."""
     return None if at is None else max(0.0, (now - at).total_seconds())
@@ -153,9 +177,11 @@ def took_of(run: RunRecord, now: datetime) -> float | None:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "brief": brief,
+    "checked_by": checked_by,
     "count": count,
     "duration": format_duration,
     "filled": filled,
+    "fits": fits,
     "glyph": glyph,
     "hint_of": hint_of,
     "iso": iso,

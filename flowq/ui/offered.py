@@ -20,6 +20,7 @@ from flowq.nearest import did_you_mean
 from flowq.plan import Plan
 from flowq.render.json import input_document, make_document
 from flowq.spec import Input, Workflow
+from flowq.status import RunRecord
 
 ENDINGS = (".yaml", ".yml")
 MAX_FILES = 500
@@ -68,6 +69,11 @@ def plan_offered(
     if errors:
         raise WorkflowInvalid(errors)
     return compile_plan(workflow, inputs, imports=False, labels=labels)
+
+
+def find_added_labels(record: RunRecord, workflow: Workflow) -> dict[str, str]:
+    """Return the labels that were added when a run was submitted."""
+    return {name: each for name, each in record.labels.items() if name not in workflow.labels}
 
 
 def _find_files(folder: Path) -> Iterator[Path]:

@@ -44,8 +44,14 @@ def _number(description: str, default: int, least: int = 1) -> dict[str, Any]:
 _TRUTH = {"type": "boolean", "default": False}
 _NESTED = {"nested": {**_TRUTH, "description": "Also the jobs of nested workflows."}}
 _INPUTS = {"type": "object", "description": "Values by name; others have their defaults."}
+_LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+_HOLD = {**_TRUTH, "description": "Start nothing before the run is released."}
 _NOTE = {"type": "string", "maxLength": 4000}
 _LIMIT = _number("At most so many, up to 1,000.", 100)
+_ABOUT = """\
+Runs, jobs and workers of flowq, and what changes them. Documents are those that the commands print
+with `--json`. Send the token of the page as `Authorization: Bearer TOKEN`. The body of a POST is a
+JSON object, also an empty one."""
 RUN, JOB = "/api/runs/{run}", "/api/runs/{run}/jobs/{job}"
 
 OPERATIONS = (
@@ -119,8 +125,8 @@ OPERATIONS = (
         body={
             "workflow": {"type": "string"},
             "inputs": _INPUTS,
-            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-            "hold": {**_TRUTH, "description": "Start nothing before the run is released."},
+            "labels": {**_LABELS, "description": "Added to those of the workflow."},
+            "hold": _HOLD,
         },
         required=("workflow",),
         code=201,
@@ -139,7 +145,11 @@ OPERATIONS = (
         f"{RUN}/again",
         "Submit a run's workflow once more, as the run keeps it, with these inputs.",
         "acted",
-        body={"inputs": _INPUTS},
+        body={
+            "inputs": _INPUTS,
+            "labels": {**_LABELS, "description": "Instead of those that were added to that run."},
+            "hold": _HOLD,
+        },
         code=201,
     ),
     Operation("post", f"{JOB}/retry", "Run a job again, and everything after it.", "acted"),
@@ -183,7 +193,7 @@ def make_openapi(root: str, *, is_read_only: bool) -> dict[str, Any]:
             paths.setdefault(each.path, {})[each.method] = _describe(each)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "flowq", "version": __version__, "description": __doc__.strip()},
+        "info": {"title": "flowq", "version": __version__, "description": _ABOUT},
         "servers": [{"url": root or "/"}],
         "security": [{"token": []}],
         "paths": paths,

@@ -54,7 +54,10 @@ def test_a_job_is_approved_once_with_values_and_a_note(connection: Redis, progra
     Runs(connection).submit(asking)
     path = f"/api/runs/{RUN}/jobs/a/approve"
 
-    assert act(program, path, {"note": "without its input"})[0] == 400
+    code, refused = act(program, path, {"note": "without its input"})
+    assert (code, refused["error"]["type"]) == (400, "UsageError")
+    assert refused["error"]["message"] == "the input host is required and was not given"
+    assert [each["input"] for each in refused["problems"]] == ["host"]
     assert act(program, path, {"inputs": {"host": "web1", "port": 1}})[0] == 400
     code, first = act(program, path, {"inputs": {"host": "web1"}, "note": "seen"})
     again, second = act(program, path, {"inputs": {"host": "web1"}})
@@ -204,7 +207,11 @@ def test_what_cannot_run_is_not_submitted(connection: Redis, folder: Path):
     assert act(program, "/api/runs", {"workflow": "twin", "inputs": {"who": "x"}})[0] == 400
     code, told = act(program, "/api/runs", {"workflow": "hello", "inputs": {"times": "many"}})
     assert [each["severity"] for each in told["problems"]] == ["error"] * 2
-    assert code == 400  # one is missing, one is no number
+    assert (code, [each["input"] for each in told["problems"]]) == (400, ["who", "times"])
+    assert told["error"]["message"] == (
+        "the input who is required and was not given\n"
+        "the input times must be a whole number, not 'many'"
+    )
     assert "no job uses" not in told["error"]["message"]  # a warning, which refuses nothing
     code, told = act(program, "/api/runs", {"workflow": "broken"})
     assert (code, told["problems"][0]["file"]) == (400, "broken.yaml")
@@ -236,10 +243,14 @@ def test_a_run_is_submitted_again_as_it_was_with_other_inputs(connection: Redis,
     assert (again.submitted_by, before.submitted_by) == ("ada", "ada")
     assert again.inputs == {"who": "y", "times": 3}
     assert (again.labels, again.folders) == ({"team": "data"}, before.folders)
+    other = {"inputs": {"who": "z"}, "labels": {"stage": "test"}, "hold": True}
+    held = get_run(act(program, path, other)[1]["run"], connection).record()
+    assert (held.labels, held.state) == ({"stage": "test"}, "waiting")
     assert (again.file, again.digest) == (before.file, before.digest)
     for refused in ({}, {"inputs": {"who": "y", "times": "many"}}, {"inputs": {"which": 1}}):
         assert act(program, path, refused)[0] == 400
-    assert len(flowq.runs(connection=connection)) == 2
+    assert act(program, path, {"inputs": {"who": "z"}, "labels": {"a": 1}})[0] == 400
+    assert len(flowq.runs(connection=connection)) == 3
 
 
 def test_a_run_that_keeps_no_workflow_is_not_submitted_again(

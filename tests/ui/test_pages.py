@@ -84,6 +84,9 @@ inputs:
   many: {type: list, default: [1]}
   sure: {type: bool, default: false}
   kind: {type: enum, choices: [a, "</select>"], default: a}
+  limit: {type: int, default: 3}
+  code: {type: str, pattern: "[a-z]+[0-9]{2}"}
+  other: {type: str, pattern: "(?i)[a-z-]+"}
 jobs: {say: {run: echo}}
 """
 
@@ -219,6 +222,11 @@ def test_forms_to_submit_have_a_field_of_its_kind_for_each_input(mounted: TestCl
     for name, kind in (("word", "str"), ("many", "list"), ("sure", "bool"), ("kind", "enum")):
         assert f'name="inputs.{name}" data-type="{kind}"' in form
     assert 'data-type="str" type="text" value=""' in form
+    assert 'data-type="int" type="text" inputmode="numeric" pattern="' in form
+    assert 'pattern="[a-z]+[0-9]{2}" title="the whole text must match [a-z]+[0-9]{2}"' in form
+    assert 'pattern="(' not in form  # a browser might understand it otherwise
+    assert 'name="labels" data-type="labels"' in form
+    assert 'name="hold"' in form
     assert "<form" not in mounted.get(f"{ROOT}/submit?workflow=bad").text.partition("<main")[2]
 
 

@@ -15,7 +15,7 @@ from flowq.errors import NewerFormat, NotFound
 from flowq.inputs import convert
 from flowq.pictures.stored import read_workflow
 from flowq.spec import Input
-from flowq.ui.offered import Offered, list_offered
+from flowq.ui.offered import Offered, find_added_labels, list_offered
 from flowq.ui.site import site_of
 
 
@@ -60,6 +60,7 @@ def show_again(request: Request) -> Response:
         record=record,
         inputs=inputs,
         values=_fitting(inputs, record.inputs),
+        labels=find_added_labels(record, workflow) if workflow else {},
         problem=problem,
     )
 

@@ -405,6 +405,7 @@ function readValue(field) {
 	if (field.type === "checkbox") return field.checked;
 	const text = field.value, type = field.dataset.type;
 	if (type === "bool") return text === "true";
+	if (type === "labels") return Object.fromEntries(text.trim().split(/\s*\n\s*/).filter(Boolean).map((line) => line.split(/=(.*)/)));
 	const isNumber = type === "int" ? Number.isSafeInteger(Number(text)) : type === "float" && Number.isFinite(Number(text));
 	if (!(isNumber && text.trim()) && type !== "json" && type !== "list") return text;
 	try {
@@ -424,7 +425,8 @@ function readForm(form, submitter) {
 	for (const field of form.elements) {
 		if (!field.name || field.disabled || field.tagName === "BUTTON") continue;
 		if (field.type === "radio" && !field.checked) continue;
-		if (field.type === "checkbox" ? !field.checked && !field.dataset.type : field.value === "" && !field.required) continue;
+		const isLeftOut = field.type === "checkbox" ? !field.checked && !field.dataset.type : field.value === "" && !field.required;
+		if (isLeftOut && field.dataset.type !== "labels") continue;
 		put(field.name, readValue(field));
 	}
 	if (submitter?.name) put(submitter.name, submitter.value);
@@ -448,6 +450,7 @@ async function act(form, submitter) {
 		answer.classList.toggle("bad", !reply.ok);
 		if (!reply.ok) {
 			setText(answer, spelled(`Not done: ${said.error?.message || `the server answered ${reply.status}`}`));
+			form.dispatchEvent(new CustomEvent("refused", { bubbles: true, detail: said.problems || [] }));
 		} else {
 			setText(answer, spelled(said.message || "Done."));
 			for (const field of form.elements) if (["INPUT", "TEXTAREA"].includes(field.tagName)) field.defaultValue = field.value;
