@@ -120,7 +120,7 @@ def say_who(by: str | None = None) -> str:
         return by.encode(errors="replace")[:MAX_WHO].decode(errors="ignore")
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # the user has no name, as in a container
+    except (ImportError, KeyError, OSError):  # no name: in a container, on Windows without USERNAME
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
     return say_who(f"{user}@{socket.gethostname()}")
 
