@@ -32,6 +32,7 @@ BOUNDS: Mapping[str, Sequence[float]] = {
 """The upper bounds of the buckets of both histograms, in seconds. The script has the same."""
 
 _STATES = ("queued", "started", "deferred", "scheduled")
+_RUN_STATES = ("staged", "running", "succeeded", "failed", "canceled")
 _PER_QUEUE = len(_STATES) + 3
 
 
@@ -44,7 +45,7 @@ class _Read:
     """
 
     counts: dict[str, int] = field(default_factory=dict)
-    runs: dict[str, int] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_RUN_STATES, 0))
     jobs: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     workers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     oldest_s: dict[str, float] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 import pytest
 
 from flowq.cli.main import COMMANDS
+from flowq.metrics import render_metrics
 from flowq.server.state import find
 from tests.cli.commands import Flowq, Said
 
@@ -75,6 +76,10 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
         ("wip", "no job is being executed\n"),
         ("wip --watch", "no job is being executed\n"),
         ("workers", "no workers\n"),
+        ("events", ""),
+        ("schedule --list", "no schedules\n"),
+        ("schedule --list --json", '{\n  "v": 1,\n  "kind": "schedules",\n  "schedules": []\n}\n'),
+        ("metrics", render_metrics(None)),
         ("doctor", "nothing to repair\n"),
         ("doctor --uninstall", "nothing to remove\n"),
         ("worker --burst", ""),

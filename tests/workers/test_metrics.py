@@ -281,7 +281,8 @@ def test_without_the_extra_the_error_says_what_to_install(
         render_metrics(connection)
 
 
-def test_metrics_of_no_server_are_those_of_an_empty_one() -> None:
+def test_metrics_of_no_server_are_those_of_an_empty_one(connection: redis.Redis) -> None:
     text = render_metrics(None)
+    assert text == render_metrics(connection)
     families = {family.name for family in text_string_to_metric_families(text)}
     assert {"flowq_jobs", "flowq_jobs_ended", "flowq_job_seconds", "flowq_lost"} <= families
