@@ -10,6 +10,7 @@ on a server that takes no changes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -309,7 +310,26 @@ def read_item_events(run_id: str, name: str, job_id: str, connection: Redis) -> 
 CLOCKS_DIFFER_MS = 2_000
 
 
-def find_item_id(run_id: str, name: str, connection: Redis) -> str:
+def find_id(run_id: str, name: str, connection: Redis) -> str:
+    """Return the id of the job with this name in a run, without reading the run; "" if that fails.
+
+    Finds `page[0]` and `deploy.build`. An item by another key, `page[de]`, and what is inside of
+    it, is found in groups that are counted.
+    """
+    head, bracket, rest = name.partition("]")
+    base = _find_item_id(run_id, head + bracket, connection) if bracket else ""
+    for known, inside in ((f"{run_id}-", name), (base, rest)):
+        job_id = known + _INDEX.sub(r"--\1", inside).replace(".", "--")
+        found = connection.hmget(keys.job(job_id), "flowq_run", "flowq_name") if known else []
+        if found == [run_id.encode(), name.encode("utf-8", "surrogateescape")]:
+            return job_id
+    return "" if rest else base
+
+
+_INDEX = re.compile(r"\[([0-9]+)\]")
+
+
+def _find_item_id(run_id: str, name: str, connection: Redis) -> str:
     """Return the id of an item of a group that is counted; "" for an unknown name."""
     score = connection.zscore(keys.run_states(run_id), name)
     group = name.partition("[")[0]

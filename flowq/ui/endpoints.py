@@ -36,6 +36,7 @@ from flowq.render.job_output import drop_note, left_out_note
 from flowq.render.json import make_document, run_document, runs_document, schedules_document
 from flowq.render.lines import spelled
 from flowq.render.wip import wip_document, workers_document
+from flowq.runtime.counts import find_id
 from flowq.runtime.printed import Printed
 from flowq.status import ENDED
 from flowq.ui.offered import list_offered, offered_document
@@ -116,10 +117,7 @@ def show_log(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/jobs/JOB/log`: what an attempt has printed from a byte on."""
     run, name = _find_run(request), request.path_params["job"]
     start = _read_number(request, "from", 0, 1 << 50, least=0)
-    job_id = f"{run.run_id}-{name}"
-    found = client.find_job(job_id, run.connection)
-    if found is None or found.run_id != run.run_id:
-        raise missing_job(run.run_id, name, run.status().names())
+    job_id = find_id(run.run_id, name, run.connection) or _search_id(run, name)
     printed = job_output.read(run, [job_id]).get(job_id, {})
     newest = max(printed, default=1)
     number = _read_number(request, "attempt", newest, 1 << 30)
@@ -139,6 +137,14 @@ def show_log(request: Request) -> Response:
             is_complete=is_over,
         )
     )
+
+
+def _search_id(run: Run, name: str) -> str:
+    """Return the id of a job by reading the whole run. Errors: NotFound."""
+    status = run.status()
+    if name not in status.jobs:
+        raise missing_job(run.run_id, name, status.names())
+    return status.jobs[name].job_id
 
 
 def _read_text(printed: Printed, start: int, *, is_over: bool) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from threading import Event
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
@@ -243,6 +244,41 @@ def test_a_job_shows_each_attempt_with_its_output_and_error(shop: Runs, page: Te
     assert "execute.py" in get(page, f"/runs/{RUN}/jobs/flaky?full=1").text
     assert "1 of them found" in get(page, f"/runs/{RUN}/jobs/flaky?search=LUCK").text
     assert "0 of them found" in get(page, f"/runs/{RUN}/jobs/flaky?search=other").text
+
+
+def test_every_job_has_a_page_and_a_log_by_its_name(connection: Redis, page: TestClient) -> None:
+    """An item, one with a key of its own, a nested job, and an item of a group in a group."""
+    with_ = {"text": "from ${{ item }}"}
+    leaf = call("leaf", "say", for_each=each(["x", "y"]), with_=with_)
+    inner = Workflow("ship", (call("pack", "say", with_={"text": "packed"}), leaf))
+    keyed = each(["de", "fr"], key="item")
+    jobs = (
+        call("flat", "say", for_each=each(["p", "q"]), with_=with_),
+        call("keyed", "say", for_each=keyed, with_=with_),
+        JobSpec("one", workflow="ship"),
+        JobSpec("many", workflow="ship", for_each=keyed),
+    )
+    submit_all(connection, Workflow("demo", jobs, workflows={"ship": inner}), {})
+    drain(connection)
+    printed = {
+        "flat[1]": "from q\n",
+        "keyed[fr]": "from fr\n",
+        "one.pack": "packed\n",
+        "one.leaf[1]": "from y\n",
+        "many[fr].pack": "packed\n",
+        "many[de].leaf[0]": "from x\n",
+    }
+
+    for _ in ("folded", "counted"):
+        for name, text in printed.items():
+            log = page.get(f"/api/runs/{RUN}/jobs/{quote(name, safe='')}/log")
+            assert (log.status_code, log.json().get("text")) == (200, text), name
+            assert text.strip() in get(page, f"/runs/{RUN}/jobs/{quote(name, safe='')}").text
+        for name in ("flat[2]", "keyed[1]", "one.leaf[2]", "flat--1", "x[", "]", "flat[1].x"):
+            assert page.get(f"/api/runs/{RUN}/jobs/{quote(name)}/log").status_code == 404, name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(counts, "FEW_EVENTS", 0)
+            assert counts.read_counted(RUN, connection) is not None
 
 
 def test_a_job_shows_its_result_and_its_place_in_the_run(shop: Runs, page: TestClient) -> None:

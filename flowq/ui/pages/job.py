@@ -20,7 +20,7 @@ from flowq.render.events import progress_text
 from flowq.render.groups import with_span
 from flowq.render.job_output import attempt_lines
 from flowq.render.summary import without_runtime
-from flowq.runtime.counts import find_item_id, read_item_events
+from flowq.runtime.counts import find_id, read_item_events
 from flowq.runtime.results import get_failures, read_views
 from flowq.runtime.runs import read_job_records
 from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
@@ -90,7 +90,7 @@ def _find_job(seen: Seen, name: str) -> tuple[JobStatus, Sequence[Attempt]]:
             raise missing_job(seen.run.run_id, name, seen.status.names())
         return job, seen.attempts.get(name, ())
     known = seen.status.jobs.get(name)
-    job_id = known.job_id if known else find_item_id(seen.run.run_id, name, seen.run.connection)
+    job_id = known.job_id if known else find_id(seen.run.run_id, name, seen.run.connection)
     if not job_id:
         raise missing_job(seen.run.run_id, name, seen.status.names())
     events = read_item_events(seen.run.run_id, name, job_id, seen.run.connection)
