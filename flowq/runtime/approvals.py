@@ -121,7 +121,7 @@ def say_who(by: str | None = None) -> str:
     try:
         user = getpass.getuser()
     except (ImportError, KeyError, OSError):  # no name: in a container, on Windows without USERNAME
-        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return say_who(f"{user}@{socket.gethostname()}")
 
 
