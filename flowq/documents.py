@@ -126,7 +126,7 @@ def read_job(
 ) -> dict[str, Any]:
     """Return a job, an item or a group of a run as a document. Errors: NotFound.
 
-    With `find_items`, it lists those items of the group.
+    With `find_items`, it lists those items of the group, and has only their ids and results.
     """
     facts = read_run(run, has_all_results=has_all_results, has_nested=has_nested)
     job = facts.status.jobs.get(name)
@@ -143,7 +143,9 @@ def read_job(
     found = {each: views[each].result for each in views}
     facts = replace(facts, result_by_name={**facts.result_by_name, **found})
     if find_items is not None:
-        facts = replace(facts, listed={each.name for each in find_items(facts.status)})
+        listed = {each.name for each in find_items(facts.status)}
+        results = {each: view.result for each, view in run.views(listed, facts.status).items()}
+        facts = replace(facts, listed=listed, result_by_name={**facts.result_by_name, **results})
     return job_document(facts, name, view.arguments, traceback, output)
 
 

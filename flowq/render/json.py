@@ -205,8 +205,9 @@ def _group(
     shown = declared.items if facts.has_all_results else declared.items[:MAX_RESULTS]
     nested = _inside(facts, declared, prefix) if facts.has_nested and declared.inside else {}
     listed = declared.items if facts.has_all_results else _choose_items(declared)
-    if facts.listed is not None and not prefix:  # and not of groups inside of its items
-        listed = [job for job in declared.items if job.name in facts.listed]
+    is_page = facts.listed is not None and not prefix  # and not of groups inside of its items
+    if is_page:
+        shown = listed = [job for job in declared.items if job.name in (facts.listed or ())]
     items = []
     for job in listed:
         job_id = _find_id(facts, job, prefix)
@@ -215,6 +216,7 @@ def _group(
         items.append({**item, "jobs": nested[job.name]} if job.name in nested else item)
     left, unlisted = len(declared.items) - len(shown), len(declared.items) - len(listed)
     return {
+        **({"ids": [_find_id(facts, job, prefix) for job in shown]} if is_page else {}),
         "reason": None,
         "tolerated": bool(bad) and all(job.name in declared.forgiven for job in bad),
         "started_at": write_instant(started_at),

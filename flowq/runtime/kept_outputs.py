@@ -70,7 +70,9 @@ def read_kept_outputs(run_id: str, connection: Redis) -> KeptOutputs:
     raw = connection.hmget(keys.job(job_id), "status", "origin")
     status, queue = (as_text(each) if each else "" for each in raw)
     if status in _UNFINISHED:
-        why = f"job {job_id} evaluates it, and is {status} on queue {queue}"
+        why = f"it is evaluated after the run, and waits for a worker on queue {queue}"
+        if status == "started":
+            why = "it is still being evaluated"
         return KeptOutputs(errors=dict.fromkeys(names, why), is_pending=True, queue=queue)
     if is_kept(read_fields(run_id, connection)):  # stored since the first look
         return read_kept_outputs(run_id, connection)

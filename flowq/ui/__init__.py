@@ -20,6 +20,7 @@ from flowq.errors import UsageError
 
 if TYPE_CHECKING:
     from redis import Redis
+    from starlette.responses import Response
     from starlette.types import ASGIApp
 
 __all__ = ["app"]
@@ -28,7 +29,7 @@ __all__ = ["app"]
 def app(
     *,
     connection: Redis,
-    authorize: Callable[[Any], str | Awaitable[str | None] | None],
+    authorize: Callable[[Any], str | Response | Awaitable[str | Response | None] | None],
     is_read_only: bool = False,
     workflows: Path | None = None,
     hosts: Collection[str] | None = None,
@@ -36,11 +37,12 @@ def app(
     """Return the page as an ASGI application, to be mounted in another one.
 
     `authorize` is called with each request (Starlette's), also for what is only read, and returns
-    the name of who sends it, or None to refuse it. It may be a coroutine function; others are
-    called in a thread. Runs of the workflows in the folder `workflows` may be submitted. `hosts`
-    are the names (`HOST:PORT`) that requests may have in their Host header; without, the
-    application around the page should check them. Behind a prefix, the server has to set
-    `root_path`, as `Mount` does.
+    the name of who sends it, or None to refuse it. Where it returns a response of Starlette, such
+    as a redirect to a login, pages reply with that; all else is refused. It may be a coroutine
+    function; others are called in a thread. Runs of the workflows in the folder `workflows` may be
+    submitted. `hosts` are the names (`HOST:PORT`) that requests may have in their Host header;
+    without, the application around the page should check them. Behind a prefix, the server has to
+    set `root_path`, as `Mount` does.
     Errors: UsageError if the extra `ui` is not installed, or for `hosts`.
     """
     if not find_spec("starlette"):

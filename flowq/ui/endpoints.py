@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from importlib.util import find_spec
 from threading import BoundedSemaphore
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,6 +38,7 @@ from flowq.render.json import make_document, run_document, runs_document, schedu
 from flowq.render.lines import spelled
 from flowq.render.wip import wip_document, workers_document
 from flowq.runtime.counts import find_id
+from flowq.runtime.explain import PLAIN
 from flowq.runtime.printed import Printed
 from flowq.status import ENDED
 from flowq.ui.offered import list_offered, offered_document
@@ -167,19 +169,41 @@ def _find_incomplete(text: bytes) -> int:
     return len(decoder.getstate()[0])
 
 
+class _Requests:
+    """Writes hints for programs: requests of this API, where there are such."""
+
+    def hint(self, words: str, *names: str) -> str:
+        """Return a request, or a command."""
+        if len(names) > 2 or (words == "explain" and len(names) < 2):  # of a job of no run
+            return PLAIN.hint(words, *names)
+        path = "/jobs/".join(quote(name, safe="[]") for name in names)
+        if words == "explain":
+            return f"GET /api/runs/{path}/explain"
+        if words in ("approve", "retry", "cancel", "release"):
+            return f"POST /api/runs/{path}/{words}"
+        return PLAIN.hint(words, *names)
+
+    def rq_hint(self, words: str, *names: str) -> str:
+        """Return a command of RQ."""
+        return PLAIN.rq_hint(words, *names)
+
+
+_REQUESTS = _Requests()
+
+
 @_reads_a_whole_run
 def explain_run(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/explain`."""
     run = _find_run(request)
     names = names_to_explain(run.status())[:MAX_EXPLAINED]
-    return as_json(explain_document(run.explain(name) for name in names))
+    return as_json(explain_document(run.explain(name, _REQUESTS) for name in names))
 
 
 def explain_job(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/jobs/JOB/explain`."""
     run, name = _find_run(request), request.path_params["job"]
     try:
-        return as_json(explain_document([run.explain(name)]))
+        return as_json(explain_document([run.explain(name, _REQUESTS)]))
     except JobNotFound:
         raise missing_job(run.run_id, name, run.status().names()) from None
 

@@ -30,7 +30,10 @@ from flowq.render.json import make_document
 from flowq.ui.address import Address
 from flowq.ui.replies import as_json, find_path
 
-Authorize = Callable[[Request], "str | Awaitable[str | None] | None"]
+Answer = str | Response | None
+"""Who sends a request; the reply to one that nobody has authorized, or None to refuse it."""
+
+Authorize = Callable[[Request], "Answer | Awaitable[Answer]"]
 
 READING = ("GET", "HEAD")
 CSRF_HEADER = "X-Flowq-Token"
@@ -201,7 +204,10 @@ class Guard:
                 raise Refusal(landing)
             who = self._authorize(request)
         else:
-            who = await _ask(self._authorize, request)
+            answer = await _ask(self._authorize, request)
+            if isinstance(answer, Response) and _is_page(request):
+                raise Refusal(answer)
+            who = answer if isinstance(answer, str) else None
         if who is not None:
             request.state.who = who
         elif not is_token:
@@ -253,7 +259,7 @@ def refuse(
     return Refusal(response)
 
 
-async def _ask(authorize: Authorize, request: Request) -> str | None:
+async def _ask(authorize: Authorize, request: Request) -> object:
     """Ask a function of the user, which may block."""
     if inspect.iscoroutinefunction(authorize):
         found = await authorize(request)
@@ -261,7 +267,16 @@ async def _ask(authorize: Authorize, request: Request) -> str | None:
         found = await run_in_threadpool(authorize, request)
         if inspect.isawaitable(found):
             found = await found
-    return found if isinstance(found, str) else None
+    return found
+
+
+def _is_page(request: Request) -> bool:
+    """Return whether a person sees the reply: the script and programs would not know what it is."""
+    is_navigation = request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+    path = find_path(request.scope)
+    return (
+        request.method in READING and is_navigation and not path.startswith(("/api/", "/metrics"))
+    )
 
 
 def _is_browser(request: Request) -> bool:

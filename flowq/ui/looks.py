@@ -10,6 +10,8 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from flowq.durations import utc_time
 from flowq.inputs import EXAMPLE_BY_TYPE
 from flowq.render.events import progress_text
@@ -23,6 +25,7 @@ from flowq.render.lines import (
 )
 from flowq.spec import Input
 from flowq.status import RunRecord, say_state
+from flowq.ui.values import show_input
 
 _LOOKS_LIKE: Mapping[str, str] = {
     "running": "started",
@@ -97,6 +100,21 @@ def relative(at: datetime, now: datetime) -> str:
 def segment(text: str) -> str:
     """Return a text as one segment of a path."""
     return quote(text.encode("utf-8", "surrogateescape"), safe="")
+
+
+_PAGE = re.compile(r"the page of ([^/\s]+)/(\S+)")
+
+
+def linked(hint: str, root: str) -> Markup | str:
+    """Return a hint; in `the page of RUN/JOB`, the job is a link."""
+    found = _PAGE.search(hint)
+    if found is None:
+        return spelled(hint)
+    run_id, name = found.groups()
+    around = spelled(hint[: found.start()]), spelled(hint[found.end() :])
+    url = f"{root}/runs/{segment(run_id)}/jobs/{segment(name)}"
+    link = Markup('the page of <a href="{}"><bdi>{}</bdi></a>').format(url, spelled(name))
+    return Markup("{}{}{}").format(around[0], link, around[1])
 
 
 def filled(value: Any, type_: str) -> str:
@@ -176,6 +194,7 @@ def took_of(run: RunRecord, now: datetime) -> float | None:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "as_input": show_input,
     "brief": brief,
     "checked_by": checked_by,
     "count": count,
@@ -185,6 +204,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "glyph": glyph,
     "hint_of": hint_of,
     "iso": iso,
+    "linked": linked,
     "mark": glyph,
     "number": "{:,}".format,
     "ordered": ordered,

@@ -136,7 +136,7 @@ OPERATIONS = (
         f"{RUN}/cancel",
         "Cancel a run.",
         "acted",
-        body={"now": {**_TRUTH, "description": "Also jobs that run at the end of a run."}},
+        body={"now": {**_TRUTH, "description": "Cancel the jobs under `finally` as well."}},
     ),
     Operation("post", f"{RUN}/release", "Release a run that is held.", "acted"),
     Operation("post", f"{RUN}/retry", "Run again what did not succeed.", "acted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pprint
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +13,29 @@ MAX_VALUE = 8_000
 """Characters of one value."""
 
 MAX_VALUES = 100
+WIDTH = 100
+
+
+def show_input(value: Any) -> str:
+    """Return the value of an input as forms have it: a text as it is, all else as JSON."""
+    if isinstance(value, str):
+        return _cut(value)
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    is_long = len(text) > WIDTH and isinstance(value, list | dict)
+    return _cut(json.dumps(value, ensure_ascii=False, default=repr, indent=2) if is_long else text)
+
+
+def show_inputs(values: Mapping[str, Any]) -> dict[str, str]:
+    """Do so with the first `MAX_VALUES` inputs, by name."""
+    return {name: show_input(values[name]) for name in list(values)[:MAX_VALUES]}
 
 
 def show_view(view: Any) -> str:
     """Return a view as text of at most `MAX_VALUE` characters, on several lines if it is long."""
-    text = pprint.pformat(to_printable(view), width=100, sort_dicts=False)
+    return _cut(pprint.pformat(to_printable(view), width=WIDTH, sort_dicts=False))
+
+
+def _cut(text: str) -> str:
     if len(text) <= MAX_VALUE:
         return text
     return f"{text[:MAX_VALUE]}\n… {len(text) - MAX_VALUE:,} characters left out"

@@ -45,7 +45,9 @@ def test_a_job_that_counts_nowhere_evaluates_them_next_and_is_gone(
     assert run.state == "succeeded"
     kept = handle.kept_outputs()
     assert (kept.views, kept.is_pending, kept.queue) == ({}, True, "default")
-    assert kept.errors["set"] == f"job {OUTPUTS_JOB} evaluates it, and is queued on queue default"
+    assert kept.errors["set"] == (
+        "it is evaluated after the run, and waits for a worker on queue default"
+    )
     assert connection.lrange("rq:queue:default", 0, -1) == [OUTPUTS_JOB.encode()]
     work(max_jobs=1)
     kept = handle.kept_outputs()

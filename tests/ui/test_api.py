@@ -135,7 +135,11 @@ def test_items_and_runs_come_in_pages(program: TestClient):
     def names(query: str) -> list[str]:
         told = program.get(f"/api/runs/{RUN}/jobs/many?state=finished&{query}").json()
         check(told, "show_job")
-        return [item["name"] for item in told["job"]["items"]]
+        job, items = told["job"], told["job"]["items"]
+        assert job["ids"] == [item["job_id"] for item in items]  # and no others
+        assert job["results"] == [(int(item["name"][5:-1]) + 1) ** 2 for item in items]
+        assert job.get("results_omitted", 0) == 3 - len(items)
+        return [item["name"] for item in items]
 
     assert names("limit=2") == ["many[0]", "many[1]"]
     assert names("limit=2&after=many[1]") == ["many[2]"]
@@ -225,6 +229,12 @@ def test_names_with_brackets_are_found(program: TestClient):
     for name in ("many[1]", "many"):
         reply = program.get(f"/api/runs/{RUN}/jobs/{quote(name, safe='')}/explain")
         assert (reply.status_code, reply.json()["jobs"][0]["name"]) == (200, name)
+
+
+def test_hints_for_programs_are_requests(program: TestClient):
+    (told,) = program.get(f"/api/runs/{RUN}/jobs/ask/explain").json()["jobs"]
+
+    assert told["reasons"][0]["hint"] == f"POST /api/runs/{RUN}/jobs/ask/approve"
 
 
 def test_metrics_are_scraped_with_the_token(connection: Redis, program: TestClient):

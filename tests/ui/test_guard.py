@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from starlette.responses import RedirectResponse
 from starlette.testclient import TestClient
 
 import flowq.ui
@@ -448,6 +449,19 @@ def test_a_mounted_page_may_be_told_its_hosts_and_ask_a_coroutine(connection: Re
 
     assert TestClient(page, base_url="https://jobs.example").get("/").status_code == 200
     assert TestClient(page, base_url="http://evil.example").get("/").status_code == 421
+
+
+def test_who_is_not_known_is_led_to_a_login_where_a_person_looks(connection: Redis):
+    page = flowq.ui.app(connection=connection, authorize=lambda _: RedirectResponse("/login"))
+    stranger = TestClient(page, follow_redirects=False)
+
+    reply = stranger.get("/")
+    assert (reply.status_code, reply.headers["location"]) == (307, "/login")
+    assert reply.headers["cache-control"] == "no-store"
+    for path in ("/api/runs", "/metrics"):
+        assert stranger.get(path).status_code == 403
+    assert stranger.get("/", headers={"Sec-Fetch-Mode": "cors"}).status_code == 403  # the script
+    assert stranger.post(CANCEL, json={}).status_code == 403
 
 
 def test_a_websocket_is_closed(connection: Redis):

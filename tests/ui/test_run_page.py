@@ -169,7 +169,7 @@ def test_a_run_answers_what_its_readers_ask(shop: Runs, page: TestClient) -> Non
     assert "No worker listens on mails" in text
     assert "start one: flowq worker mails" in text  # what to do
     assert "Deploy it?" in text
-    assert "who 'ada'" in text  # inputs
+    assert "Inputs who ada" in text  # as forms have them
     assert f"Submitted by {say_who()} ," in text
     assert "raise ValueError(text)" in text  # the traceback, and what it printed
     assert text.count("no luck") > 2

@@ -19,7 +19,7 @@ class PageCommands:
     def hint(self, words: str, *names: str) -> str:
         """Return the page to look at, or a command."""
         if words in ("show", "explain"):
-            return f"the page of {names[-1]}"
+            return f"the page of {'/'.join(names)}"  # which is shown as a link
         return PLAIN.hint(words, *names)
 
     def rq_hint(self, words: str, *names: str) -> str:

@@ -36,7 +36,7 @@ from flowq.ui.pages.waiting import (
 )
 from flowq.ui.reading import Seen, find_usual_s, read_run
 from flowq.ui.site import site_of
-from flowq.ui.values import show_views
+from flowq.ui.values import show_inputs, show_views
 
 ROWS = 200
 """How many declarations are on one page of the table."""
@@ -72,7 +72,7 @@ def show_run(request: Request) -> Response:
         table=_read_table(seen, request.query_params, root),
         outputs=show_views(kept.views) if kept else {},
         output_errors=kept.errors if kept else {},
-        inputs=show_views(seen.record.inputs),
+        inputs=show_inputs(seen.record.inputs),
         changes=seen.run.code_changes(),
     )
 

@@ -287,7 +287,7 @@ class LiveRun {
 		};
 		source.addEventListener("snapshot", (event) => this.take(event));
 		source.addEventListener("frame", (event) => this.take(event));
-		source.addEventListener("away", (event) => note("server", JSON.parse(event.data).since ? "Redis cannot be reached" : ""));
+		source.addEventListener("away", (event) => note("server", JSON.parse(event.data).since ? "the server of the runs is away" : ""));
 		source.addEventListener("end", (event) => this.end(JSON.parse(event.data)));
 		source.onerror = () => {
 			this.close();

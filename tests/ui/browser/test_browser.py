@@ -133,7 +133,7 @@ def test_pages_resume_when_redis_was_restarted(open_page: OpenPage, tmp_path: Pa
             shows(page, "[data-job=a]")
             started.process.kill()
             started.process.wait()
-            shows(page, "#connection", "Redis cannot be reached since")
+            shows(page, "#connection", "the server of the runs is away since")
             servers.start_again(started)
             page.locator("#connection").wait_for(state="hidden")
             Run(RUN, started.connection).cancel()
