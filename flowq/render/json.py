@@ -207,7 +207,8 @@ def _group(
     listed = declared.items if facts.has_all_results else _choose_items(declared)
     is_page = facts.listed is not None and not prefix  # and not of groups inside of its items
     if is_page:
-        shown = listed = [job for job in declared.items if job.name in (facts.listed or ())]
+        listed = [job for job in declared.items if job.name in (facts.listed or ())]
+        shown = tuple(listed)
     items = []
     for job in listed:
         job_id = _find_id(facts, job, prefix)
