@@ -276,7 +276,7 @@ _COPIED = (
     *("flowq_nested", "flowq_inside", "flowq_slots", "flowq_expands", "flowq_by", "flowq_tolerate"),
     *("flowq_always", "flowq_success", "flowq_judging", "flowq_open", "flowq_on_crash"),
     *("flowq_expires", "flowq_approval", "flowq_rounds", "flowq_rounds_policy", "flowq_message"),
-    *("flowq_asks", "flowq_retry", "flowq_timeout", "flowq_most", "flowq_supplants"),
+    *("flowq_final", "flowq_asks", "flowq_retry", "flowq_timeout", "flowq_most", "flowq_supplants"),
 )
 """The fields of a job that were declared, as `planned` writes them."""
 

@@ -434,6 +434,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_expands": "1" if isinstance(does, _ADDING) else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
+        "flowq_final": "1" if _is_final(enqueue) else "",
         "flowq_success": "1" if needs_success else "",
         "flowq_judging": _judging(enqueue),
         **first_fields(enqueue.start_when, enqueue.cancel_rest),
@@ -510,6 +511,14 @@ def _rounds(retries: Retry | None) -> str:
     if retries is None or not retries.max:
         return ""
     return f"{retries.max} {write_seconds(retries.backoff_s)} {write_duration(retries.backoff_s)}"
+
+
+def _is_final(enqueue: Enqueue) -> bool:
+    """Whether it is a job under `finally`, or makes the items of one."""
+    makes = enqueue.does
+    return bool(enqueue.ended_of) or (
+        isinstance(makes, Expansion) and any(map(_is_final, makes.templates))
+    )
 
 
 def _is_always(enqueue: Enqueue) -> bool:

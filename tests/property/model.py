@@ -399,16 +399,17 @@ class Model:
         """It has started before all of its blockers have ended: nobody needs the others."""
         for blocker in self._future(job_id).edges:
             job = self.jobs[blocker]
-            others = (t for t in job.blocks if t != job_id and self._is_awaited(job, t))
+            others = (t for t in job.blocks if t != job_id and self._is_awaited(t))
             if job.outcome or next(others, None):
                 continue
             job.is_needless |= job.status in ("deferred", "queued", "started")
             if job.status in ("deferred", "queued"):
                 self._call_off(blocker, "passed")
 
-    def _is_awaited(self, job: Job, target: str) -> bool:
+    def _is_awaited(self, target: str) -> bool:
+        """Whether it still waits, also where a failure is ignored: it reads the result."""
         future = self.jobs[target].future
-        return future is not None and future.is_undecided and job.id not in future.ignored
+        return future is not None and future.is_undecided
 
     def _lift(self, job: Job) -> None:
         if job.status != "deferred" or job.gates:

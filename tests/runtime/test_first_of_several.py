@@ -170,6 +170,35 @@ def test_the_rest_is_skipped_and_the_run_succeeds(
         retry.retry(RUN, connection)
 
 
+@pytest.mark.parametrize("if_", ["true", "always()"])
+def test_what_another_job_waits_for_goes_on(run: Runs, work: Work, tidy: Tidy, if_: str) -> None:
+    """Also where that ignores its failure; but not where only jobs under `finally` wait."""
+    submit(
+        run,
+        f"""
+        jobs:
+          a: {{{GOOD}}}
+          b: {{{GOOD}, blocks: {{report: {{on_failure: ignore}}}}}}
+          c: {{{GOOD}}}
+          first: {{needs: [a, b, c], start_when: one_success, cancel_rest: true, {GOOD}}}
+          report:
+            if: {if_}
+            call: "language_jobs:give"
+            with: {{value: "${{{{ jobs.b.status }}}}"}}
+        finally:
+          one: {{{GOOD}}}
+          each: {{for_each: [1], {GOOD}}}
+          inside: {{workflow: w}}
+        workflows: {{w: {{jobs: {{x: {{{GOOD}}}}}}}}}
+        """,
+    )
+    end(run, "a", JobStatus.FINISHED)
+    tidy()
+    work()
+    assert (run.states["b"], run.states["c"], run.state) == ("finished", "skipped", "succeeded")
+    assert run.result("report") == "finished"
+
+
 @pytest.mark.parametrize("is_named", [False, True])
 def test_a_retry_does_not_run_it_again(
     run: Runs, work: Work, connection: Redis, is_named: bool

@@ -33,6 +33,7 @@
 --   flowq_attempts how often it has been started, in a run
 --   flowq_always   it runs in a canceled run: "1" as its own `if` asks for that, "outside" as that of a
 --                  workflow around it does
+--   flowq_final    "1" for a job under `finally`, which waits for the end of all others, and needs none
 --   flowq_most     what it says about limits across runs, flowq_supplants  "1": whoever keeps it from a slot is
 --                  canceled (slots.lua, holders.lua); flowq_supplanted  "1" for one that is
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run

@@ -59,12 +59,15 @@ function firsts.note_winner(future, blocker, outcome, before, after)
   end
 end
 
--- Whether a job other than this future job still waits for a blocker; that its workflow does is no reason.
+-- Whether a job other than this future job still waits for a blocker. That its workflow does is no reason,
+-- and what is under `finally` only waits for an end.
 local function is_needed(blocks, inside, future)
   for other, mark in each_future(blocks) do
-    if other ~= future and other ~= inside and mark == '' then
+    if other ~= future and other ~= inside then
       local s = redis.call('HMGET', keys.future(other), 'state', 'decided')
-      if UNDECIDED[s[1]] or s[1] == 'met' and not s[2] then return true end
+      local is_waiting = UNDECIDED[s[1]] or s[1] == 'met' and not s[2]
+      local is_final = is_waiting and mark == '!' and redis.call('HEXISTS', keys.job(other), 'flowq_final') == 1
+      if is_waiting and not is_final then return true end
     end
   end
   return false
