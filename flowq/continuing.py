@@ -18,7 +18,7 @@ from flowq.keeping import Before, Choice, choose
 from flowq.labels import check_labels
 from flowq.pictures.stored import read_workflow
 from flowq.plan import Continued, Plan, Source
-from flowq.runtime.keeping import read_end, read_failings
+from flowq.runtime.keeping import NOT_NEEDED, read_end, read_failings
 from flowq.spec import Workflow
 from flowq.status import RUN_ENDED, say_state
 
@@ -89,13 +89,15 @@ def _read_before(run: Run) -> Before:
     workflow = _read_workflow(run)
     asleep = (job.name for job in workflow.jobs if job.sleep is not None)
     failings, sizes, others = read_failings(run_id, asleep, run.connection)
+    needless = frozenset(name for name, why in failings.items() if why == NOT_NEEDED)
     own = {name: value for name, value in record.labels.items() if name not in workflow.labels}
     return Before(
         run_id,
         workflow,
         ended_at,
         inputs=record.inputs,
-        failings=failings,
+        failings={**failings, **dict.fromkeys(needless, "")},
+        needless=needless,
         sizes=sizes,
         labels=own,
         due_at=record.due_at.isoformat() if record.due_at else "",

@@ -1,7 +1,8 @@
 """Which jobs of an ended run are kept by a new run that continues it with an edited workflow.
 
 A job is kept if it has succeeded there, is declared in the same way, reads the same inputs, and
-waits only for jobs that are kept too. All others run. `flowq.continuing` reads what is known of the
+waits only for jobs that are kept too. All others run. One that was not needed there (`cancel_rest`)
+is kept as long as what comes after it is. `flowq.continuing` reads what is known of the
 earlier run, `flowq.runtime.keeping` takes over the ends and the results.
 """
 
@@ -38,7 +39,8 @@ class Before:
     """What is known of the run that is continued.
 
     Shape: `failings` says of each declared job why its end cannot be kept ("has failed"), empty if
-    it can; `sizes` has the number of items of groups. `ended_at` tells this end of the run from one
+    it can; `needless` are those that were not needed, so it depends on what comes after them.
+    `sizes` has the number of items of groups. `ended_at` tells this end of the run from one
     after a retry. `has_added`: running jobs have added others. `labels` are those that the workflow
     did not declare. `inputs` and `due_at` are as in its record.
     """
@@ -48,6 +50,7 @@ class Before:
     ended_at: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
     failings: Mapping[str, str] = field(default_factory=dict)
+    needless: frozenset[str] = frozenset()
     sizes: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     due_at: str = ""
@@ -105,16 +108,11 @@ def choose(
     comparison = _Comparison(
         graph, build_graph(plain), build_graph(before.workflow), inputs, before
     )
-    reasons: dict[str, Reason] = {}
-    for name in graph.topological_order:
-        reason = Reason("as you asked") if name in again else comparison.find_change(name)
-        if reason is None:
-            runs = (each for each in graph.predecessors(name) if each in reasons)
-            first = next(runs, None)
-            after = Reason(f"after {first}", is_after=True) if first else None
-            reason = after or comparison.find_failing(name)
-        if reason is not None:
-            reasons[name] = reason
+    own = {name: Reason("as you asked") for name in again}
+    reasons = comparison.find_reasons(own)
+    while needed := comparison.find_needed(reasons):
+        own |= needed
+        reasons = comparison.find_reasons(own)
     kept = tuple(name for name in graph.job_by_name if name not in reasons)
     if len(kept) == len(graph):
         raise UsageError(
@@ -137,6 +135,36 @@ class _Comparison:
     old: Graph
     inputs: Mapping[str, Any]
     before: Before
+
+    def find_reasons(self, own: Mapping[str, Reason]) -> dict[str, Reason]:
+        """Return why jobs run, blockers first; `own` are reasons that are known of some."""
+        graph, reasons = self.placed, dict[str, Reason]()
+        for name in graph.topological_order:
+            reason = own.get(name) or self.find_change(name)
+            if reason is None:
+                first = next((each for each in graph.predecessors(name) if each in reasons), None)
+                after = Reason(f"after {first}", is_after=True) if first else None
+                reason = after or self.find_failing(name)
+            if reason is not None:
+                reasons[name] = reason
+        return reasons
+
+    def find_needed(self, reasons: Mapping[str, Reason]) -> dict[str, Reason]:
+        """Return why jobs run that were not needed: what comes after them runs, and may need them.
+
+        Jobs under `finally`, which run again in any case, need none.
+        """
+        needed = {}
+        for name in self.before.needless - reasons.keys():
+            after = (edge.future for edge in self.new.outgoing(name))
+            runs = (each for each in after if each in reasons)
+            if first := next((each for each in runs if not self._is_final(each)), None):
+                text = f"was not needed in run {self.before.run_id}, and {first} runs again"
+                needed[name] = Reason(text)
+        return needed
+
+    def _is_final(self, name: str) -> bool:
+        return self.new.job_by_name[name].is_final
 
     def find_change(self, name: str) -> Reason | None:
         """Return what is different of a job itself, or None."""

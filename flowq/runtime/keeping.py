@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from flowq.runtime.enqueueing import Own, Shape
 
 JOBS_PER_CALL = 200
+ENDS_PER_CALL = 100
+"""To end a job is more work for the server: these are some 10 ms."""
+
 NO_RESULT = "has no result any more"
+NOT_NEEDED = "was not needed"
 
 
 # What is known of the old run ----------------------------------------------------------------
@@ -51,7 +55,8 @@ def read_failings(
 
     Shape: by name, empty for those that can be kept; the number of items of each group, by name;
     and the ids of jobs that code has added. `asleep` are the names of jobs that
-    sleep, which have no results.
+    sleep, which have no results. `NOT_NEEDED` can be kept as long as nothing that comes after it
+    runs again.
     """
     failings: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -60,10 +65,11 @@ def read_failings(
     ids = [as_text(raw) for raw in connection.lrange(keys.run_jobs(run_id), 0, -1)]
 
     def ask(pipe: Any, job_id: str) -> None:
-        pipe.hmget(keys.job(job_id), "flowq_outcome", "flowq_judging", "flowq_run", "flowq_group")
+        pipe.hmget(keys.job(job_id), *_OF_AN_END)
         pipe.exists(keys.results(job_id))
 
-    for job_id, ((outcome, judging, run, group), has_result) in read_each(ids, connection, ask):
+    for job_id, (end, has_result) in read_each(ids, connection, ask):
+        outcome, judging, run, group, ends_as = end
         name = _declared_as(job_id, run_id)
         if not name or _ADDED.search(job_id):
             others.append(job_id)
@@ -72,10 +78,33 @@ def read_failings(
         why = _failing(as_text(outcome or b""), as_text(judging or b""), is_there=bool(run))
         if not why and outcome == b"finished" and not (has_result or name in without):
             why = NO_RESULT
-        if group and as_text(group) == f"{run_id}-{name}":
+        declared = f"{run_id}-{name}"
+        is_item = bool(group) and as_text(group) == declared
+        if is_item:
             sizes[name] = sizes.get(name, 0) + 1
-        failings[name] = failings.get(name) or why
+        # Inside of a workflow it was not needed by another job inside, which is kept with it.
+        if not why and outcome == b"passed" and ends_as and (is_item or job_id == declared):
+            why = NOT_NEEDED
+        failings[name] = _worse(failings.get(name, ""), why)
+    for name in _closed_groups(run_id, sizes, connection):
+        failings[name] = _worse(failings[name], NOT_NEEDED)
     return failings, sizes, others
+
+
+def _closed_groups(run_id: str, names: Iterable[str], connection: Redis) -> list[str]:
+    """Return the names of groups whose items were not needed any more."""
+    known = list(names)
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in known:
+            pipeline.hexists(keys.group(f"{run_id}-{name}"), "needless")
+        return [name for name, is_one in zip(known, pipeline.execute(), strict=True) if is_one]
+
+
+_OF_AN_END = ("flowq_outcome", "flowq_judging", "flowq_run", "flowq_group", "flowq_ends_as")
+
+
+def _worse(one: str, other: str) -> str:
+    return other or one if one in ("", NOT_NEEDED) else one
 
 
 _ADDED = re.compile(r"--[0-9]+-[0-9]+(?=--|$)")
@@ -105,7 +134,7 @@ def _failing(outcome: str, judging: str, *, is_there: bool) -> str:
 def keep(plan: Plan, connection: Redis, renew_lease: Callable[[], object]) -> None:
     """End the jobs of a staged run that it keeps, as they ended before. Idempotent.
 
-    Costs a few calls for every 200 jobs; `renew_lease` is called before them.
+    Costs a few calls for every 100 jobs; `renew_lease` is called before them.
     Errors: WrongState if the old run was removed or retried meanwhile, or one of its jobs was.
     """
     continued = plan.continued
@@ -158,7 +187,7 @@ class _Takeover:
 
     def end_all(self) -> None:
         """End all jobs as before, in the order in which they depend on each other."""
-        for part in _parts([*reversed(self._ids)]):
+        for part in _parts([*reversed(self._ids)], ENDS_PER_CALL):
             self._call(scripts.KEEP, part)
 
     def _call(self, script: scripts.Script, ids: Sequence[str]) -> None:
@@ -267,8 +296,8 @@ def _is_part_of(job_id: str, outer: str) -> bool:
     return job_id == outer or job_id.startswith(f"{outer}--")
 
 
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[first : first + JOBS_PER_CALL] for first in range(0, len(ids), JOBS_PER_CALL))
+def _parts(ids: Sequence[str], size: int = JOBS_PER_CALL) -> Iterator[Sequence[str]]:
+    return (ids[first : first + size] for first in range(0, len(ids), size))
 
 
 _COPIED = (

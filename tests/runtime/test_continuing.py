@@ -153,6 +153,74 @@ def test_all_kinds_of_jobs_are_kept_with_their_results(
     assert not connection.keys(f"*{old.run_id}*")
 
 
+RACE = """
+jobs:
+  GROUP
+  near: {call: language_jobs:NEAR, continue_on_error: true}
+  far: {call: language_jobs:my_id, continue_on_error: true}
+  inside: {workflow: w, continue_on_error: true}
+  first:
+    needs: [near, far, inside]
+    start_when: one_success
+    cancel_rest: true
+    call: language_jobs:FIRST
+    with: {value: "${{ jobs.near.result or jobs.far.status }}"}
+  last: {needs: first, call: language_jobs:LAST, with: {value: 1, bad: 1}}
+finally:
+  clean: {call: language_jobs:my_id}
+workflows:
+  w:
+    jobs:
+      x: {call: language_jobs:my_id}
+"""
+
+
+def race(
+    near: str = "my_id", first: str = "give", last: str = "fail_if", *, has_group: bool = False
+) -> str:
+    """With a group, its list is made before `near` ends, and its items would run after that."""
+    text = RACE.replace("NEAR", near).replace("FIRST", first).replace("LAST", last)
+    if last == "give":
+        text = text.replace(", bad: 1", "")
+    if has_group:
+        far = "  far: {call: language_jobs:my_id, continue_on_error: true}\n"
+        text = text.replace(far, "").replace(
+            "  GROUP\n", far.replace("my_id", "my_id, for_each: [1, 2]")
+        )
+    return text.replace("  GROUP\n", "")
+
+
+@pytest.mark.parametrize("has_group", [False, True])
+def test_what_was_not_needed_runs_if_what_comes_after_it_does(
+    begin: Callable[..., Run], go_on: Callable[..., Run], has_group: bool
+) -> None:
+    """It has done nothing: so it is kept only with the job that did not need it."""
+    old = begin(race(has_group=has_group))
+    states = {name: job.state for name, job in old.status().jobs.items()}
+    rest = {"far[0]", "far[1]"} if has_group else {"far"}
+    assert {states[name] for name in {*rest, "inside"}} == {"skipped"}
+    last = go_on(old, race(last="give", has_group=has_group))
+    assert kept(last) >= {"near", "inside", "first", *rest}
+    # Also what was kept there has done nothing.
+    again = go_on(last, race(near="fail", last="give", has_group=has_group))
+    assert (again.status().state, kept(again)) == ("succeeded", set())
+    states = {name: job.state for name, job in again.status().jobs.items()}
+    assert [states[name] for name in ("near", "first", "last")] == [
+        "failed",
+        "finished",
+        "finished",
+    ]
+    assert "finished" in {states[name] for name in rest}
+
+
+def test_why_what_was_not_needed_runs_is_said(begin: Callable[..., Run]) -> None:
+    old = begin(race())
+    edited = parse_workflow(race().replace("far.status", "far.result"), "w.yaml")
+    choice = plan_continuation(old, edited, imports=False).choice
+    why = f"was not needed in run {old.run_id}, and first runs again"
+    assert choice.reasons["far"].text == choice.reasons["inside"].text == why
+
+
 SMALL = """
 inputs: {count: 2, word: a}
 labels: {team: data}

@@ -82,7 +82,10 @@ function firsts.end_one(id, word, why, future, stop)
   if future and is_needed(f[3], f[4], future) then return end
   redis.call('HSET', keys.job(id), 'flowq_ends_as', word .. ' ' .. why)
   local group = future and (f[6] and redis.call('EXISTS', keys.group(id)) == 1 and id or f[5])
-  if group then groups.close(group, word, why) end
+  if group then
+    groups.close(group, word, why)
+    redis.call('HSET', keys.group(group), 'needless', 1)
+  end
   if f[7] and nested.has_begun(id) then
     if not nested.end_round(id, word, why) and stop then stop(id, f[1], true) end
   elseif f[1] == 'started' then

@@ -23,7 +23,8 @@
 -- A group's hash: size (items so far), max_items, max_parallel, tolerate ("all", "count:N",
 -- "percent:P"), fail_fast, complete ("1" when its expansion has ended), left (items that have not
 -- ended), over ("1" when more failed than are tolerated), closed (what unstarted items end as) and
--- reason, closing (how far that has come), asks ("1", or what flowq_asks would be: each item needs an
+-- reason, closing (how far that has come), needless ("1" where it is closed because no job needs it any
+-- more), asks ("1", or what flowq_asks would be: each item needs an
 -- approval), approved or rejected (the word for all of them, also for those still to come).
 -- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids).
 
@@ -97,8 +98,8 @@ end
 
 -- An item that is held again opens its group again.
 function groups.reopen(group)
-  redis.call('HDEL', keys.group(group), 'closed', 'closing', 'stopping', 'reason', 'over', 'approved',
-    'rejected')
+  redis.call('HDEL', keys.group(group), 'closed', 'closing', 'stopping', 'reason', 'needless', 'over',
+    'approved', 'rejected')
 end
 
 local function forget(group)
@@ -114,7 +115,7 @@ end
 -- The group is as it was declared.
 function groups.empty(group)
   redis.call('HDEL', keys.group(group), 'size', 'complete', 'left', 'over', 'closed', 'closing',
-    'stopping', 'reason', 'approved', 'rejected')
+    'stopping', 'reason', 'needless', 'approved', 'rejected')
   redis.call('DEL', keys.tolerated(group), OURS .. 'keys:' .. group, OURS .. 'items:' .. group)
 end
 

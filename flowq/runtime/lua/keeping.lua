@@ -35,7 +35,7 @@ function keeping.copy_groups(argv)
         if f[at] then redis.call('HSET', key, field, f[at]) end
       end
     end
-    for _, field in ipairs({ 'size', 'complete', 'approved' }) do
+    for _, field in ipairs({ 'size', 'complete', 'approved', 'needless' }) do
       local value = redis.call('HGET', keys.group(from), field)
       if value then redis.call('HSET', key, field, value) end
     end
@@ -86,7 +86,8 @@ end
 
 -- Returns whether the job has ended as the other did.
 local function keep(id, from, run, before)
-  local old = redis.call('HMGET', keys.job(from), 'status', 'flowq_outcome', 'flowq_reason', 'flowq_pass')
+  local old = redis.call('HMGET', keys.job(from), 'status', 'flowq_outcome', 'flowq_reason', 'flowq_pass',
+    'flowq_ends_as')
   if not old[1] or not CAN_BE_KEPT[old[2]] then return false end
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'origin', 'flowq_outcome', 'flowq_group', 'flowq_run')
@@ -98,6 +99,7 @@ local function keep(id, from, run, before)
   if old[2] == 'tolerated' and f[3] then redis.call('SADD', keys.tolerated(f[3]), id) end
   local why = explain(old[2], old[4] or old[3], before)
   redis.call('HSET', key, 'flowq_reason', why)
+  if old[5] and old[2] == 'passed' then redis.call('HSET', key, 'flowq_ends_as', 'passed ' .. why) end
   settling.add(id, old[2], why)
   return not settling.settle_all()
 end
