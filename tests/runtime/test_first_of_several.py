@@ -12,7 +12,7 @@ from rq.job import JobStatus
 from flowq.errors import WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import keys, retry, runs, scripts, steps
+from flowq.runtime import approvals, keys, retry, runs, scripts, steps
 from flowq.runtime.explain import explain
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.maintenance import examine
@@ -306,6 +306,72 @@ def test_an_end_that_an_older_worker_has_noted_is_found(run: Runs, connection: R
     connection.hincrby(keys.future(future), "bad", 1)
     assert run.states["first"] == "deferred"
     examine(connection)
+    assert run.states["first"] == "queued"
+
+
+# What keeps it when it is decided ----------------------------------------------------------------
+
+
+KEPT = f"""
+max_parallel: 2
+jobs:
+  a: {{{GOOD}}}
+  b: {{{GOOD}, continue_on_error: true}}
+  first: {{needs: [a, b], start_when: one_success, cancel_rest: true, MORE, {GOOD}}}
+  after: {{needs: first, {GOOD}}}
+"""
+
+
+def decide(run: Runs, more: str) -> Job:
+    """Return `b`, which runs when `a` has decided that `first` may start."""
+    submit(run, KEPT.replace("MORE", more))
+    b = take(run, "b")
+    end(run, "a", JobStatus.FINISHED)
+    assert run.connection.hexists(keys.future(f"{RUN}-first"), "decided")
+    return b
+
+
+def is_ending(job: Job) -> bool:
+    return bool(job.connection.hexists(job.key, "flowq_ends_as"))
+
+
+@pytest.mark.parametrize(
+    "more", ["approval: true", "if: jobs.a.status == 'finished', approval: true"]
+)
+@pytest.mark.parametrize("word", ["approve", "reject"])
+def test_the_rest_goes_on_until_it_is_approved(
+    run: Runs, work: Work, tidy: Tidy, more: str, word: str
+) -> None:
+    b = decide(run, more)
+    work()  # judges the `if`
+    tidy()
+    assert not is_ending(b)
+    getattr(approvals, word)(RUN, "first", run.connection)
+    assert is_ending(b) == (word == "approve")
+    b.set_status(JobStatus.FAILED)
+    work()
+    assert run.states["b"] == ("skipped" if word == "approve" else "failed")
+    assert run.states["first"] == ("finished" if word == "approve" else "canceled")
+
+
+@pytest.mark.parametrize("is_true", [False, True])
+def test_the_rest_goes_on_if_its_own_if_is_false(
+    run: Runs, work: Work, tidy: Tidy, is_true: bool
+) -> None:
+    b = decide(run, f"if: jobs.a.status == {'finished' if is_true else 'failed'!r}")
+    tidy()
+    assert not is_ending(b)
+    work()
+    assert is_ending(b) is is_true
+    assert run.states["first"] == ("finished" if is_true else "skipped")
+
+
+def test_the_rest_goes_on_until_it_has_a_slot(run: Runs, connection: Redis) -> None:
+    submit(run, KEPT.replace("max_parallel: 2", "max_parallel: 1").replace("MORE", "timeout: 60"))
+    assert [run.states[name] for name in ("a", "b")] == ["queued", "deferred"]
+    end(run, "a", JobStatus.FINISHED)  # and `b` has the slot
+    assert run.states == {"a": "finished", "b": "queued", "first": "deferred", "after": "deferred"}
+    end(run, "b", JobStatus.FINISHED)
     assert run.states["first"] == "queued"
 
 

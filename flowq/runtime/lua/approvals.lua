@@ -129,7 +129,7 @@ end
 function approvals.may_go_on(argv)
   local id = argv[4]
   local f = redis.call('HMGET', keys.job(id), 'flowq_judging', 'flowq_approval', 'flowq_approved',
-    'flowq_slots')
+    'flowq_slots', 'flowq_first')
   if f[1] ~= 'due' then return 1 end
   if f[2] and not f[3] then return 0 end
   if f[4] then
@@ -137,6 +137,10 @@ function approvals.may_go_on(argv)
     slots.spend(id, f[4])
   end
   redis.call('HSET', keys.job(id), 'flowq_judging', 'done')
+  if f[5] == 'cancel' then
+    firsts.note_start(id)
+    settling.settle_all()
+  end
   return 1
 end
 

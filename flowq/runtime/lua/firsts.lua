@@ -5,6 +5,7 @@
 --   won       how many blockers have ended in the way that starts it
 --   winner    the first of these, and how it ended
 --   decided   the same, from the start on: nothing of its edges changes any more
+--   goes      "1" once nothing keeps it any more, no `if`, approval or slot: then `cancel_rest` acts
 --   rested    how far needless.lua has come with its blockers; stops: "1" once it has stopped some
 -- Its `pending` is one too many: so scripts of older versions, which do not know these policies, note how
 -- its blockers end, and never start or skip it.
@@ -107,6 +108,14 @@ function firsts.why_not_needed(future)
   return 'not needed: ' .. nested.public_name(name or future) .. ' has started'
 end
 
+local function begin_to_end_rest(id)
+  local why = firsts.why_not_needed(id)
+  for _, blocker in ipairs(redis.call('LRANGE', keys.blockers(id), 0, AT_ONCE - 1)) do
+    firsts.end_one(blocker, 'passed', why, id)
+  end
+  later('rest:' .. id) -- what runs has to be told, and there may be more
+end
+
 local function note_decision(id, policy)
   local key = keys.future(id)
   redis.call('HSET', key, 'decided', redis.call('HGET', key, 'winner') or '')
@@ -114,12 +123,14 @@ local function note_decision(id, policy)
     redis.call('HDEL', key, 'bad', 'lost', 'culprit', 'failed', 'canceled', 'above')
     redis.call('DEL', keys.above(id))
   end
-  if redis.call('HGET', keys.job(id), 'flowq_first') ~= 'cancel' then return end
-  local why = firsts.why_not_needed(id)
-  for _, blocker in ipairs(redis.call('LRANGE', keys.blockers(id), 0, AT_ONCE - 1)) do
-    firsts.end_one(blocker, 'passed', why, id)
-  end
-  later('rest:' .. id) -- what runs has to be told, and there may be more
+  if redis.call('HEXISTS', key, 'goes') == 1 then begin_to_end_rest(id) end
+end
+
+-- A job with `cancel_rest` is queued, or goes on after its `if`: nothing can keep it any more. The first time,
+-- what is left of its blockers ends; a retry finds them as they are.
+function firsts.note_start(id)
+  if redis.call('HSETNX', keys.future(id), 'goes', 1) == 0 then return end
+  if redis.call('HEXISTS', keys.future(id), 'decided') == 1 then begin_to_end_rest(id) end
 end
 
 -- All blockers have ended, and none of them has started it.

@@ -86,7 +86,7 @@ end
 local ENQUEUE_FIELDS = { 'origin', 'dependency_ids', 'allow_dependency_failures',
   'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks', 'flowq_future',
   'flowq_slots', 'status', 'flowq_gates', 'flowq_approval', 'flowq_judging', 'flowq_by', 'flowq_inside',
-  'flowq_ends_as' }
+  'flowq_ends_as', 'flowq_first' }
 
 function jobs.read_for_enqueue(id)
   return redis.call('HMGET', keys.job(id), unpack(ENQUEUE_FIELDS))
@@ -96,7 +96,7 @@ end
 -- RQ's depends_on still holds it: it is entered in RQ's dependents sets now, and RQ queues it.
 -- `f` is what jobs.read_for_enqueue has read.
 local function enqueue(id, f)
-  local key = keys.job(id)
+  local key, goes = keys.job(id), f[19] == 'cancel' and f[15] ~= 'due'
   local queue, ttl = f[1], int(f[6])
   if ttl > 0 then
     -- Its hash may expire before it is started; what that means to others has to outlive it.
@@ -108,6 +108,7 @@ local function enqueue(id, f)
       redis.call('SADD', keys.job(dependency) .. ':dependents', id)
       redis.call('SADD', PREFIX .. ':job::' .. id .. ':dependencies', dependency)
     end
+    if goes then firsts.note_start(id) end -- RQ will not say when it queues it
     return false
   end
   if f[11] and f[15] ~= 'due' and not slots.take(id, f[11]) then return false end
@@ -127,6 +128,7 @@ local function enqueue(id, f)
     end
   end
   if ttl > 0 then redis.call('EXPIRE', key, ttl) end
+  if goes then firsts.note_start(id) end
   if not f[7] then return true end
   local event = runs.log(f[7], id, f[8], state)
   -- One that had to wait for a slot may have paused before.

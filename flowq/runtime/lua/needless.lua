@@ -25,7 +25,7 @@ end
 
 function needless.end_rest(future)
   local key = keys.future(future)
-  if redis.call('HEXISTS', key, 'decided') == 0 then return true end
+  if redis.call('HEXISTS', key, 'goes') == 0 then return true end
   local why = firsts.why_not_needed(future)
   local stop = stopper('passed', why)
   local done = step.each_item(keys.blockers(future), key, 'rested', function(blocker)
