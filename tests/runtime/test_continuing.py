@@ -213,6 +213,25 @@ def test_what_was_not_needed_runs_if_what_comes_after_it_does(
     assert "finished" in {states[name] for name in rest}
 
 
+def test_what_started_early_is_kept_with_what_it_knew(
+    begin: Callable[..., Run], go_on: Callable[..., Run], connection: Redis, work: Work
+) -> None:
+    old = begin(race())
+    run = go_on(old, race(last="give"))
+    assert "the first success has started it: near finished" in str(run.explain("first"))
+    edges: Any = connection.hgetall(keys.edges(f"{run.run_id}-first"))
+    expected: Any = connection.hgetall(keys.edges(f"{old.run_id}-first"))
+    new, known = run.run_id.encode(), old.run_id.encode()
+    assert edges == {name.replace(known, new): how for name, how in expected.items()}
+    assert b"pending" in edges.values()
+    assert set(run.retry("far")) == {"far", "clean"}
+    work()
+    assert run.status().jobs["far"].state == "finished"
+    assert set(run.retry("first")) == {"first", "last", "clean"}
+    work()
+    assert run.status().state == "succeeded"
+
+
 def test_why_what_was_not_needed_runs_is_said(begin: Callable[..., Run]) -> None:
     old = begin(race())
     edited = parse_workflow(race().replace("far.status", "far.result"), "w.yaml")

@@ -66,6 +66,29 @@ local function copy_end(from, id, key, run)
   if max then redis.call('HSET', keys.future(id), 'max_parallel', max) end
 end
 
+-- What a future job knew when it started before all its blockers had ended: a later attempt of it sees that,
+-- and what comes before it does not run it again.
+local function copy_decision(id, from, run, before)
+  local f = redis.call('HMGET', keys.future(from), 'decided', 'goes')
+  if not f[1] then return end
+  local decided = f[1] ~= '' and renamed(f[1], before, run) or ''
+  redis.call('HSET', keys.future(id), 'decided', decided, 'winner', decided)
+  if f[2] then redis.call('HSET', keys.future(id), 'goes', f[2]) end
+end
+
+-- The same for one of its edges, which the end of the blocker has moved.
+local function copy_edges(id, from, run, before)
+  for future in each_future(redis.call('HGET', keys.job(from), 'flowq_blocks')) do
+    if redis.call('HEXISTS', keys.future(future), 'decided') == 1 then
+      local outcome = redis.call('HGET', keys.edges(future), from)
+      local other = renamed(future, before, run)
+      if outcome and redis.call('HEXISTS', keys.edges(other), id) == 1 then
+        redis.call('HSET', keys.edges(other), id, outcome)
+      end
+    end
+  end
+end
+
 local function register(id, queue, status)
   redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
   if status == 'finished' then
@@ -100,8 +123,11 @@ local function keep(id, from, run, before)
   local why = explain(old[2], old[4] or old[3], before)
   redis.call('HSET', key, 'flowq_reason', why)
   if old[5] and old[2] == 'passed' then redis.call('HSET', key, 'flowq_ends_as', 'passed ' .. why) end
+  copy_decision(id, from, run, before)
   settling.add(id, old[2], why)
-  return not settling.settle_all()
+  if settling.settle_all() then return false end
+  copy_edges(id, from, run, before)
+  return true
 end
 
 -- Ends jobs of a staged run as those of the run before did.
