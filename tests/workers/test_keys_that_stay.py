@@ -118,6 +118,26 @@ def test_of_random_graphs_nothing_stays_that_never_expires(
     assert list_for_ever(connection) == set(), connection.zrange("rq:canceled:default", 0, -1)
 
 
+def test_the_result_of_an_attempt_does_not_outlive_a_job_that_expires_before_the_next_one(
+    queue: Queue, connection: redis.Redis, drain: Drain, wait_until: WaitUntil
+) -> None:
+    future = queue.enqueue(
+        "leaking_jobs.give", deferred=True, job_id="f", result_ttl=1, on_blocker_failure="run"
+    )
+    job = queue.enqueue(
+        "leaking_jobs.come_again", job_id="b", blocked_by=future, ttl=1, failure_ttl=1
+    )
+    future.release()
+    drain(max_jobs=1)
+    assert connection.exists("rq:results:b")
+    wait_until(lambda: not connection.exists(job.key))
+
+    clean_up(connection, drain)
+
+    assert not connection.exists("rq:results:b")
+    assert list_for_ever(connection) == set()
+
+
 WORKFLOW = """
 name: all
 concurrency: one-at-a-time

@@ -146,7 +146,10 @@ function account_for(id, outcome, reason, facts, took_ms)
     redis.call('HSET', keys.job(id), 'flowq_outcome', outcome)
   end
   if job.ttl then keep_note(id, job, outcome) end
-  if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
+  if outcome == 'expired' then
+    redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies')
+    if not run then redis.call('DEL', PREFIX .. ':results:' .. id) end -- of an attempt before
+  end
   local f = future and futures.read_for_end(id)
   local above = f and (f[3] or f[4]) and ancestors.find(id, outcome, f)
   for _, target in ipairs(futures.named_in(blocks)) do edges.add(target, id, outcome, above, job.expands) end
