@@ -420,15 +420,14 @@ class Run:
         """Return the queues that the run's unfinished jobs use and no worker listens on."""
         return observing.find_unattended_queues(status or self.status(), self.connection)
 
-    def is_served(self) -> bool:
+    def is_served(self, *, or_soon: bool = False) -> bool:
         """Whether workers execute the run's jobs: its own workers, or workers on its queues.
 
-        The run's own workers also count while they are idle.
+        Its own workers also count while they are idle and, with `or_soon`, while they are starting.
         """
-        queue = self.record().queue
-        return not (
-            find_unattended([queue], self.connection) if queue else self.unattended_queues()
-        )
+        if queue := self.record().queue:
+            return not find_unattended([queue], self.connection, or_soon=or_soon)
+        return not self.unattended_queues()
 
     def picture(self, status: RunStatus | None = None) -> Picture:
         """Return the run's picture: its jobs and edges, and their states. Needs no files.

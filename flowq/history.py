@@ -13,7 +13,14 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from flowq.pauses import find_sleep
-from flowq.status import ENDED, PROGRESSED, REMOVED, Event, has_begun_for_nothing
+from flowq.status import (
+    ENDED,
+    PROGRESSED,
+    REMOVED,
+    Event,
+    RunRecord,
+    has_begun_for_nothing,
+)
 
 AttemptState = Literal[
     "started", "finished", "failed", "timed_out", "stopped", "lost", "canceled", "deleted"
@@ -109,6 +116,17 @@ def read_attempts(events: Iterable[Event]) -> dict[str, tuple[Attempt, ...]]:
                 history = histories[event.name] = _History()
             history.add(event)
     return {name: tuple(each.attempts) for name, each in histories.items() if each.attempts}
+
+
+def find_run_duration(record: RunRecord, now: datetime | None = None) -> float | None:
+    """Return the seconds from a run's commit to its end, or to `now`; None before.
+
+    A retry does not change when the run began.
+    """
+    until = record.ended_at or (now if record.committed_at else None)
+    if until is None:
+        return None
+    return (until - (record.committed_at or record.created_at)).total_seconds()
 
 
 class _History:

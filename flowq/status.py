@@ -301,7 +301,8 @@ class RunStatus:
     """A run, folded from its events.
 
     Shape: `jobs` by name, in the order of declaration; `groups` are the names of those declarations
-    that make any number of jobs, an empty one included; `reason` is why it was canceled, or waits.
+    that make any number of jobs, an empty one included; `reason` is why it was canceled, or waits;
+    `started_at` is the commit, and `since` the same, or the last retry.
     """
 
     run_id: str
@@ -313,6 +314,7 @@ class RunStatus:
     last_event_id: str = "0"
     groups: frozenset[str] = frozenset()
     reason: str = ""
+    since: datetime | None = None
 
     @property
     def is_ended(self) -> bool:
@@ -326,7 +328,7 @@ class RunStatus:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the commit, or the last retry, to the end; None before."""
+        """Seconds from the commit to the end, also of a retry; None before."""
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
@@ -589,11 +591,9 @@ _CHANGES_NOTHING = frozenset({"approve", "reject", "cancel"})
 def _run_after(status: RunStatus, event: Event) -> RunStatus:
     if event.act in _CHANGES_NOTHING and not status.is_ended:
         return status
+    told = replace(status, state=event.state, ended_at=None, reason=event.reason)
     if event.state in RUN_ENDED:
-        return replace(status, state=event.state, ended_at=event.at, reason=event.reason)
-    started_at = status.started_at
-    if event.state == "running" and (started_at is None or status.is_ended):
-        started_at = event.at
-    return replace(
-        status, state=event.state, started_at=started_at, ended_at=None, reason=event.reason
-    )
+        return replace(told, ended_at=event.at)
+    if event.state == "running" and (status.since is None or status.is_ended):
+        return replace(told, started_at=status.started_at or event.at, since=event.at)
+    return told

@@ -172,7 +172,7 @@ def find_abandoned(run: Run, status: RunStatus, place: Place) -> str:
 
     Of a run on a server that others use too, this is not known: their workers may start any time.
     """
-    if status.state != "running" or not place.is_embedded or run.is_served():
+    if status.state != "running" or not place.is_embedded or run.is_served(or_soon=True):
         return ""
     hold = run.find_hold()
     return tell_abandoned(run, place) if hold is None or hold.kind != "held" else ""

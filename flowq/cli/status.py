@@ -107,7 +107,7 @@ def _write_job(run: Run, name: str, out: IO[str], tally: Tally | None) -> None:
         status = run.status()
         found, job = find_declared(status, name), status.jobs.get(name)
         if found is not None and (found.is_group or found.inside):
-            job = as_one(found, status.started_at)
+            job = as_one(found, status.since)
         if job is None:
             raise missing_job(status.run_id, name, status.jobs)
     display.tell(list(rows([job], datetime.now(UTC), width, unicode=unicode)), out)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from flowq.durations import utc_time
-from flowq.history import Attempt
+from flowq.history import Attempt, find_run_duration
 from flowq.pictures.html import TABLE_END, TABLE_START, draw_nested, draw_scrolling, make_page
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg, to_xml
@@ -27,7 +27,14 @@ from flowq.pictures.timeline import (
     pick_rows,
     render_timeline,
 )
-from flowq.render.lines import count, find_mark, format_duration, more_are, spelled
+from flowq.render.lines import (
+    count,
+    find_mark,
+    format_duration,
+    more_are,
+    spelled,
+    write_value,
+)
 from flowq.render.summary import count_states, without_runtime
 from flowq.runtime.blockers import last_message
 from flowq.runtime.results import Failure
@@ -106,8 +113,7 @@ def _facts(report: RunReport) -> Iterator[str]:
     record, status = report.record, report.status
     state = f"{status.state}: {status.reason}" if status.reason else status.state
     counts = ", ".join(f"{number:,} {each}" for number, each in count_states(status))
-    until = status.ended_at or report.now
-    took = (until - status.started_at).total_seconds() if status.started_at else None
+    took = find_run_duration(record, report.now)
     facts = [
         ("state", escaped(state)),
         ("run", escaped(record.run_id)),
@@ -117,11 +123,11 @@ def _facts(report: RunReport) -> Iterator[str]:
         ("due", _instant(record.due_at)),
         ("submitted", _instant(record.created_at)),
         ("submitted by", escaped(record.submitted_by)),
-        ("began", _instant(status.started_at)),
+        ("began", _instant(record.committed_at)),
         ("ended", _instant(status.ended_at)),
         ("took" if status.ended_at else "has taken", "" if took is None else format_duration(took)),
         *(
-            (f"input {escaped(name)}", escaped(repr(value)[:_MAX_INPUT]))
+            (f"input {escaped(name)}", escaped(write_value(value)[:_MAX_INPUT]))
             for name, value in record.inputs.items()
         ),
         *((f"label {escaped(name)}", escaped(said)) for name, said in record.labels.items()),
@@ -134,7 +140,7 @@ def _facts(report: RunReport) -> Iterator[str]:
 
 
 def find_begin(report: RunReport) -> datetime:
-    """Return the instant that times are told from: the commit, or the last retry."""
+    """Return the instant that times are told from: the commit."""
     first = [each[0].started_at for each in report.attempts.values() if each]
     return min(
         report.status.started_at or report.record.created_at,
@@ -150,15 +156,28 @@ def _instant(at: datetime | None) -> str:
 
 
 def find_shown(status: RunStatus) -> list[JobStatus]:
-    """Return the failed jobs that a report shows: not tolerated ones first, then by their end."""
+    """Return the failed jobs that a report shows, the first of `find_failed`."""
     return find_failed(status)[:MAX_FAILURES]
 
 
 def find_failed(status: RunStatus) -> list[JobStatus]:
-    """Return the jobs that failed, and those that somebody has rejected, in the same order."""
+    """Return the jobs that failed, and those that somebody has rejected.
+
+    Not tolerated ones first, of these the rejected ones, then by their end.
+    """
     found = status.find_failed((*BAD, "canceled"), with_tolerated=True)
     failed = [job for job in found if job.state in BAD or job.is_rejected]
-    return sorted(failed, key=lambda job: (status.is_tolerated(job), job.ended_at or _NEVER))
+
+    def rank(job: JobStatus) -> tuple[bool, bool, datetime]:
+        return status.is_tolerated(job), not job.is_rejected, job.ended_at or _NEVER
+
+    return sorted(failed, key=rank)
+
+
+def count_failures(failed: int, rejected: int) -> str:
+    """Return how many jobs failed by themselves, and how many were rejected, as a heading."""
+    told = [count(failed, "failure")] if failed or not rejected else []
+    return ", ".join([*told, *([count(rejected, "rejection")] if rejected else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +224,8 @@ def _failures(report: RunReport) -> Iterator[str]:
         return
     how_many = f"{tolerated:,} of them" if tolerated < number else "all" if number > 1 else ""
     said = f", {how_many} tolerated".replace(",  ", ", ") if tolerated else ""
-    yield f"<h2>{count(number, 'failure')}{said}</h2>"
+    rejected = sum(job.is_rejected for job in found)
+    yield f"<h2>{count_failures(number - rejected, rejected)}{said}</h2>"
     for job in find_shown(report.status):
         yield from _failure(tell_failure(job, report))
     if number > MAX_FAILURES:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowq.cells import count_cells, pad
 from flowq.durations import local_time
 from flowq.errors import describe_exit
-from flowq.history import Attempt, CodeChange
+from flowq.history import Attempt, CodeChange, find_run_duration
 from flowq.render.events import progress_text
 from flowq.render.groups import Declared, count_ends, count_states
 from flowq.render.lines import (
@@ -23,6 +23,7 @@ from flowq.render.lines import (
     format_duration,
     printable,
     shortened,
+    write_value,
 )
 from flowq.render.tally import Part
 from flowq.runtime.views import to_printable
@@ -189,7 +190,7 @@ def _approval(record: JobRecord | None) -> Iterator[Line]:
     yield from _field("approved" if decision.is_approved else "rejected", f"{by}{at}")
     yield from _field("note" if decision.is_approved else "reason", decision.note)
     for name, value in decision.inputs.items():
-        yield from _field("given", f"{name} = {shortened(repr(value), MAX_ARGUMENT)}")
+        yield from _field("given", f"{name} = {shortened(write_value(value), MAX_ARGUMENT)}")
 
 
 def group_details(
@@ -253,15 +254,14 @@ def runs_table(records: Iterable[RunRecord], now: datetime) -> list[Line]:
 
 
 def _run_row(record: RunRecord, now: datetime) -> list[Span]:
-    ended_at = record.ended_at or (None if record.state == "staged" else now)
-    took = (ended_at - (record.committed_at or record.created_at)) if ended_at else None
+    took = find_run_duration(record, now)
     return [
         (record.run_id, ""),
         (printable(record.workflow), ""),
         (record.state, STYLE_BY_STATE.get(record.state, "")),
         (local_time(record.created_at), "dim"),
         (format_age(record.created_at, now), "dim"),
-        (format_duration(took.total_seconds()) if took else "", "dim"),
+        ("" if took is None else format_duration(took), "dim"),
         (shortened(printable(say_labels(record.labels)), MAX_LABELS), "dim"),
     ]
 

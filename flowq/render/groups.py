@@ -185,7 +185,7 @@ def with_span(status: RunStatus) -> dict[str, JobStatus]:
     return {
         name: replace(
             status.jobs[name],
-            started_at=_find_start([*jobs, status.jobs[name]], status.started_at),
+            started_at=_find_start([*jobs, status.jobs[name]], status.since),
         )
         for name, jobs in inside.items()
     }
@@ -212,7 +212,7 @@ def collapse(status: RunStatus) -> dict[str, JobStatus]:
     Shape: the name of a group is `thumb 12/50`; a group that has not ended is as its liveliest job.
     """
     declared = by_declaration(status).items()
-    return {name: as_one(each, status.started_at) for name, each in declared}
+    return {name: as_one(each, status.since) for name, each in declared}
 
 
 def as_one(declared: Declared, since: datetime | None) -> JobStatus:

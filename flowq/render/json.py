@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.event import Event
-from flowq.history import Attempt
+from flowq.history import Attempt, find_run_duration
 from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
 from flowq.render.groups import Declared, by_declaration, find_declared, jobs_inside, with_span
 from flowq.runtime.views import make_view, to_document
@@ -363,15 +363,14 @@ _NO_TIMES = dict.fromkeys(("submitted_at", "started_at", "ended_at", "duration_s
 
 def _times(record: RunRecord) -> dict[str, Any]:
     """Return the times of a run, also those before a retry, and the run that it continues."""
-    begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
     return {
         **({"continues": record.continues} if record.continues else {}),
         **({"due_at": write_instant(record.due_at)} if record.due_at else {}),
         **({"submitted_by": record.submitted_by} if record.submitted_by else {}),
         "submitted_at": write_instant(record.created_at),
         "started_at": write_instant(record.committed_at),
-        "ended_at": write_instant(ended_at),
-        "duration_s": _seconds((ended_at - begun_at).total_seconds()) if ended_at else None,
+        "ended_at": write_instant(record.ended_at),
+        "duration_s": _seconds(find_run_duration(record)),
     }
 
 

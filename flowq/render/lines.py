@@ -86,6 +86,13 @@ def shortened(text: str, width: int, unicode: bool = True) -> str:
     return text[: max(0, width - len(ellipsis))] + ellipsis[:width]
 
 
+def write_value(value: object) -> str:
+    """Return the value of an input as forms and `-i` take it: a text as it is, others as JSON."""
+    import json  # noqa: PLC0415 - few commands show inputs
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration as one reads it: `30ms`, `1.2s`, `42s`, `3m 05s`, `2h 10m`, `3d 04h`."""
     seconds = max(0.0, seconds)

@@ -182,7 +182,7 @@ class Tally:
 
     def __init__(self, status: RunStatus, order: Iterable[str] = ()) -> None:
         """Count the jobs of a status. `order` has the names of its groups and jobs as declared."""
-        self.since = status.started_at
+        self.since = status.since
         self.parts: dict[str, Part] = {}
         self.running: dict[str, JobStatus] = {}
         self.failed: dict[str, JobStatus] = {}

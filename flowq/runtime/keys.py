@@ -175,6 +175,11 @@ def server_of_run(run_id: str) -> str:
     return f"{RUN_CLIENT}{run_id}"
 
 
+def starting(run_id: str) -> str:
+    """Says, for a while, that workers that serve only this run have been started."""
+    return f"{PREFIX}:flowq:{VERSION}:starting:{run_id}"
+
+
 def host(worker: str) -> str:
     """The host and the process id of a worker, separated by a space."""
     return f"{PREFIX}:flowq:{VERSION}:host:{worker}"

@@ -32,15 +32,33 @@ QUEUES = RQQueue.redis_queues_keys
 """RQ's set of all queues."""
 
 
-def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
+STARTING_S = 15
+"""How long workers of a run's own that have been started, and are not connected yet, count."""
+
+
+def note_start(run_id: str, connection: Redis) -> None:
+    """Note that workers of a run's own have been started, which connect in a moment."""
+    connection.set(keys.starting(run_id), 1, ex=STARTING_S)
+
+
+def end_start(run_id: str, connection: Redis) -> None:
+    """Note that they are connected, or could not be started."""
+    connection.delete(keys.starting(run_id))
+
+
+def find_unattended(queues: Iterable[str], connection: Redis, *, or_soon: bool = True) -> list[str]:
     """Return the queues on which no worker listens, in the given order, each once.
 
     A killed worker of RQ counts until its last heartbeat expires, one of flowq until its connection
     is closed or its lease expires. On a run's own queue, the workers that serve the run count while
-    they are connected.
+    they are connected and, with `or_soon`, also those that are starting: these are no reason to
+    advise anybody, but could still die before they listen.
     """
     names = list(dict.fromkeys(queues))
-    served = find_served(connection) if any(map(run_of, names)) else set()
+    own = set(filter(None, map(run_of, names)))
+    served = find_served(connection) if own else set()
+    if or_soon:
+        served |= {run_id for run_id in own - served if connection.exists(keys.starting(run_id))}
     return [
         name
         for name, workers in _find_listening(names, connection).items()

@@ -354,3 +354,14 @@ def _read_counts(future_id: str, connection: Redis) -> tuple[int, int, int] | No
     state, *counts = connection.hmget(keys.future(future_id), fields)
     failed, canceled, bad, lost = (int(count or 0) for count in counts)
     return (failed, canceled, bad + lost) if state else None
+
+
+DEFAULT_TIMEOUT_S = 180.0
+"""What RQ gives a job that has none."""
+
+
+def read_timeout_s(job_id: str, connection: Redis) -> float | None:
+    """Return after how many seconds an execution of a job is stopped; None for never."""
+    raw = connection.hget(keys.job(job_id), "timeout")
+    timeout_s = float(as_text(raw)) if raw else DEFAULT_TIMEOUT_S
+    return timeout_s if timeout_s > 0 else None

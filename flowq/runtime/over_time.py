@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from rq.utils import as_text
 
-from flowq.history import Attempt, read_attempts
+from flowq.history import Attempt, find_run_duration, read_attempts
 from flowq.runtime import keys
 from flowq.runtime.connections import read_each
 from flowq.runtime.run_lists import RunFilter, read_run_page
@@ -36,7 +36,7 @@ EVENTS_PER_CALL = 40_000
 MOST_JOBS = 500
 """The most declared jobs of a run that are kept: those with failures and retries first."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class JobOverTime:
         name: the declaration; a group, or a nested workflow, is one with all that is inside.
         runs: in how many of them it was executed.
         failed: in how many it failed, or an item did, after all attempts.
-        retried: in how many it, or an item, was tried more than once.
+        retried: in how many it, or an item, was tried again after an attempt that had not
+            succeeded; not those in which it was only run again, as a part of a retried run.
         median_s: the median, over the runs, of its median duration in a run; None if not known.
     """
 
@@ -93,15 +94,10 @@ def read_workflow_history(name: str, connection: Redis, limit: int = 50) -> Work
     ended = [record.run_id for record in records if record.state in RUN_ENDED]
     counted = _count_runs(ended, connection)
     runs = tuple(
-        RunOverTime(record, _find_duration(record), record.run_id in counted) for record in records
+        RunOverTime(record, find_run_duration(record), record.run_id in counted)
+        for record in records
     )
     return WorkflowHistory(name, runs, _summarize(counted.values()))
-
-
-def _find_duration(record: RunRecord) -> float | None:
-    if record.ended_at is None:
-        return None
-    return (record.ended_at - (record.committed_at or record.created_at)).total_seconds()
 
 
 Counted = Mapping[str, tuple[bool, bool, float | None]]
@@ -146,8 +142,13 @@ def _summarize_run(items: list[tuple[Attempt, ...]]) -> tuple[bool, bool, float 
     durations = [each.duration_s for attempts in items for each in attempts]
     known = [duration for duration in durations if duration is not None]
     has_failed = any(attempts[-1].state in _FAILED for attempts in items)
-    was_retried = any(attempts[-1].number > 1 for attempts in items)
+    was_retried = any(map(_was_retried, items))
     return has_failed, was_retried, round(median(known), 6) if known else None
+
+
+def _was_retried(attempts: tuple[Attempt, ...]) -> bool:
+    """Whether a job was tried again, also in a retried run, because it had not succeeded."""
+    return any(each.is_retried or each.state in _FAILED for each in attempts[:-1])
 
 
 _FAILED = (*BAD, "timed_out", "lost")

@@ -546,7 +546,8 @@ def cancel(
     if not may_wait:
         unended = [as_text(raw) for raw in connection.hkeys(keys.unended(run_id))]
         records = read_job_records(unended, connection).values()
-        queues = find_unattended(sorted({job.origin for job in records}), connection)
+        origins = sorted({job.origin for job in records})
+        queues = find_unattended(origins, connection, or_soon=False)
     if queues:
         with connection.pipeline() as pipeline:
             pipeline.hset(keys.run(run_id), "unattended", json.dumps(queues))

@@ -27,6 +27,7 @@ from flowq.runtime import keys
 from flowq.runtime.connections import read_clock, read_each
 from flowq.runtime.job import Job
 from flowq.runtime.listening import QUEUES, find_alive, find_served, run_of
+from flowq.runtime.lookups import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -36,8 +37,6 @@ ExecutionState = Literal["lost", "started", "handed"]
 
 MAX_SHOWN = 100
 """The default limit of `read_wip`."""
-
-_DEFAULT_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +253,7 @@ def _describe(entry: _Entry, worker: Mapping[str, str], is_there: bool, now_s: f
     has_begun = "created_at" in record and "flowq_handed" not in record
     # RQ's workers move the end of an entry with each heartbeat; ours have a lease for all of them.
     is_lost = not is_there or "death" in worker or (not is_ours and entry.ends_s <= now_s)
-    timeout_s = float(job.get("timeout") or _DEFAULT_TIMEOUT_S)
+    timeout_s = float(job.get("timeout") or DEFAULT_TIMEOUT_S)
     return Executing(
         job_id=entry.job_id,
         execution_id=entry.execution_id,

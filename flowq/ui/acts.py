@@ -81,7 +81,9 @@ def release(request: Request) -> Response:
     _Body(request).end()
     run = _find_run(request)
     is_news = run.release(by=request.state.who)
+    is_started = not is_news and site_of(request).start_workers is not None
     told = f"the run {'is' if is_news else 'was already'} released"
+    told += "; it has workers" * is_started
     return _reply(request, run, "release", told, is_news)
 
 

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from flowq.errors import (
     FlowqError,
     NotFound,
+    RunNotFound,
     ServerUnavailable,
     UsageError,
     WorkflowInvalid,
@@ -87,7 +88,9 @@ def _tell_error(request: Request, error: Exception) -> Response:
     headers = {}
     if code == _AWAY:
         headers = {"Retry-After": str(RETRY_S), "Refresh": str(RETRY_S)}
-    return _tell(request, code, refusal_document(error), str(error), headers)
+    is_run_gone = isinstance(error, RunNotFound)
+    document = refusal_document(error)
+    return _tell(request, code, document, str(error), headers, is_run_gone=is_run_gone)
 
 
 _AWAY = 503
@@ -114,12 +117,15 @@ def _tell(
     document: Mapping[str, Any] | None,
     message: str,
     headers: Mapping[str, str] | None,
+    *,
+    is_run_gone: bool = False,
 ) -> Response:
     response: Response
     if find_path(request.scope).startswith("/api/"):
         error = {"type": "HTTPError", "message": message, "exit_code": 1}
         response = as_json(document or make_document("error", error=error), code)
     else:
-        response = site_of(request).render(request, "error.html", code, message=message, code=code)
+        told = {"message": message, "code": code, "is_run_gone": is_run_gone}
+        response = site_of(request).render(request, "error.html", code, **told)
     response.headers.update(dict(headers or {}))
     return response

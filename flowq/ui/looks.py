@@ -13,6 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from flowq.durations import utc_time
+from flowq.history import find_run_duration
 from flowq.inputs import EXAMPLE_BY_TYPE
 from flowq.render.events import progress_text
 from flowq.render.lines import (
@@ -22,9 +23,10 @@ from flowq.render.lines import (
     format_duration,
     shortened,
     spelled,
+    write_value,
 )
 from flowq.spec import Input
-from flowq.status import RunRecord, say_state
+from flowq.status import say_state
 from flowq.ui.values import show_input
 
 _LOOKS_LIKE: Mapping[str, str] = {
@@ -170,11 +172,9 @@ MAX_VALUE = 80
 
 def format_value(value: Any) -> str:
     """Return a value as a list shows it: JSON, cut."""
-    if isinstance(value, str):
-        return shortened(value, MAX_VALUE)
     if isinstance(value, list | dict) and len(value) > MAX_VALUE:
         return f"{'a list' if isinstance(value, list) else 'a map'} of {len(value):,}"
-    return shortened(json.dumps(value, ensure_ascii=False, default=repr), MAX_VALUE)
+    return shortened(write_value(value), MAX_VALUE)
 
 
 MAX_INPUTS = 5
@@ -184,13 +184,6 @@ MAX_INPUTS = 5
 def brief(inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the first inputs of a run in short, by name."""
     return [(name, format_value(value)) for name, value in islice(inputs.items(), MAX_INPUTS)]
-
-
-def took_of(run: RunRecord, now: datetime) -> float | None:
-    """Return the seconds from a run's commit to its end, or to now; None while it is staged."""
-    if run.committed_at is None and run.ended_at is None:
-        return None
-    return ((run.ended_at or now) - (run.committed_at or run.created_at)).total_seconds()
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
@@ -217,6 +210,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "since": since,
     "spelled": spelled,
     "state": say_state,
-    "took_of": took_of,
+    "took_of": find_run_duration,
     "utc": utc_time,
 }

@@ -12,7 +12,7 @@ from statistics import median
 from threading import Lock, Thread
 
 from flowq.client import Run
-from flowq.history import Attempt, AttemptState, read_attempts
+from flowq.history import Attempt, AttemptState, find_run_duration, read_attempts
 from flowq.pictures.of_run import draw_counted
 from flowq.pictures.picture import Picture
 from flowq.pictures.report import RunReport
@@ -101,7 +101,8 @@ def read_run(run: Run) -> Seen:
     status = counted.status
     told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
     picture = draw_counted(run.picture(status), tally.parts)
-    acts = find_acts(read_newest_events(run.run_id, run.connection, NEWEST_EVENTS))
+    events = read_newest_events(run.run_id, run.connection, NEWEST_EVENTS)
+    acts = find_acts(events)
     return Seen(run, record, status, picture, tally, told, acts, counted)
 
 
@@ -222,9 +223,5 @@ def find_usual_s(record: RunRecord, run: Run) -> tuple[float, int] | None:
     """
     wanted = RunFilter("succeeded", record.workflow)
     earlier = read_run_page(run.connection, COMPARED, wanted, most=MOST_LOOKED_AT).runs
-    took = [
-        (each.ended_at - each.committed_at).total_seconds()
-        for each in earlier
-        if each.ended_at is not None and each.committed_at is not None
-    ]
+    took = [seconds for each in earlier if (seconds := find_run_duration(each)) is not None]
     return (median(took), len(took)) if took else None

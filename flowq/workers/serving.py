@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rq.utils import as_text
 
 from flowq.runtime import keys
+from flowq.runtime.listening import end_start, note_start
 from flowq.runtime.runs import get_record, read_job_records, set_apart, will_grow
 from flowq.workers import launch
 from flowq.workers.processes import Mode
@@ -41,7 +43,9 @@ def serve(
     time, by default one for each core. Errors: RunNotFound; OSError when it cannot be started.
     """
     queue = set_apart(run_id, connection)
-    return launch.start(
+    note_start(run_id, connection)
+    start = partial(
+        launch.start,
         url=url,
         queues=[queue],
         concurrency=concurrency or _find_concurrency(run_id, connection),
@@ -54,6 +58,11 @@ def serve(
         client_name=keys.server_of_run(run_id),
         allow=[],  # the code belongs to the user who started the run
     )
+    try:
+        return start()
+    except OSError:
+        end_start(run_id, connection)
+        raise
 
 
 def serve_with_others(

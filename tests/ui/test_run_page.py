@@ -14,11 +14,15 @@ from redis import Redis
 from starlette.testclient import TestClient
 
 import flowq.ui
-from flowq.client import Run, submit
+from flowq.client import Run, read_workflow_history, submit
+from flowq.durations import utc_time
 from flowq.graph import build_graph
+from flowq.history import find_run_duration
 from flowq.pictures.stored import make_source
 from flowq.planner import make_plan
 from flowq.render import tally
+from flowq.render.groups import with_span
+from flowq.render.lines import format_duration
 from flowq.runtime import counts
 from flowq.runtime.approvals import say_who
 from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
@@ -305,7 +309,9 @@ def test_a_group_shows_its_items_by_state_and_finds_them(shop: Runs, page: TestC
     found = {each.get("data-key") for each in get(page, f"{path}?find=3").all("tr")}
     assert "page[3]" in found
     assert "page[1]" not in found
-    assert page.get(f"/runs/{RUN}/groups/list").status_code == 404
+    assert page.get(f"/runs/{RUN}/groups/list").url.path == f"/runs/{RUN}/jobs/list"
+    assert page.get(f"/runs/{RUN}/jobs/page").url.path == path
+    assert page.get(f"/runs/{RUN}/groups/lost").status_code == 404
 
 
 def test_the_table_can_be_filtered_and_the_graph_focused(shop: Runs, page: TestClient) -> None:
@@ -414,3 +420,76 @@ def test_a_run_without_news_is_not_read_again(connection: Redis) -> None:
     assert reading.read_run(run).status is seen.status
     run.cancel(may_wait=False)
     assert reading.read_run(run).status.state == "canceled"
+
+
+def test_what_is_inside_of_a_nested_group_can_be_reached_by_links(
+    connection: Redis, page: TestClient
+) -> None:
+    """The group has the times of its items' workflows, and a rejection is the first failure."""
+    mail = Workflow(
+        "mail",
+        (
+            call("render", "say", with_={"text": "to"}),
+            call("send", "fail", needs=("render",), with_={"text": "no luck"}),
+        ),
+    )
+    jobs = (
+        JobSpec("letters", workflow="mail", for_each=each(items=(1, 2))),
+        call("pay", "say", with_={"text": "x"}, approval=Approval("Pay?")),
+        call("told", "say", with_={"text": "y"}, description="Tells it", timeout_s=77),
+    )
+    submit_all(connection, Workflow("post", jobs, workflows={"mail": mail}), {})
+    drain(connection)
+    run = Run(RUN, connection)
+    run.reject("pay", "too dear", by="bob")
+
+    letters, both = f"/runs/{RUN}/groups/letters", f"/runs/{RUN}/groups/letters.render"
+    found = get(page, f"/runs/{RUN}")
+    assert {letters, both} <= found.links()
+    assert "2 failures, 1 rejection" in found.text
+    assert found.all("article")[0]["data-failure"] == "pay"
+    assert re.search("Rejected by bob", found.text)
+    assert f"/runs/{RUN}/jobs/letters%5B0%5D.render" in get(page, both).links()
+
+    item = get(page, f"/runs/{RUN}/jobs/letters%5B0%5D")
+    inside = {f"/runs/{RUN}/jobs/letters%5B0%5D.{name}" for name in ("render", "send")}
+    assert inside <= item.links()
+    assert "attempt" not in item.text.partition("Output")[0]  # as in `flowq status --json`
+    took_s = with_span(run.status())["letters[0]"].duration_s
+    assert took_s is not None
+    took = format_duration(took_s)
+    assert f"Took {took}" in item.text
+    assert took in get(page, letters).text
+    told = get(page, f"/runs/{RUN}/jobs/told").text
+    assert "Description Tells it Executes page_jobs:say Timeout 1m 17s" in told
+
+
+def test_a_retry_changes_neither_when_a_run_began_nor_what_counts_as_flaky(
+    connection: Redis, page: TestClient
+) -> None:
+    jobs = (
+        call("bad", "fail", with_={"text": "no luck"}),
+        call("tidy", "say", with_={"text": "x"}, is_final=True),
+    )
+    submit_all(connection, Workflow("demo", jobs), {})
+    drain(connection)
+    run = Run(RUN, connection)
+    before = run.record()
+    run.retry()
+    drain(connection)
+
+    status, record = run.status(), run.record()
+    assert status.since is not None
+    assert status.started_at is not None
+    assert status.since > status.started_at
+    assert record.committed_at == before.committed_at
+    found = get(page, f"/runs/{RUN}").text
+    assert record.committed_at is not None
+    assert f"Began {utc_time(record.committed_at)}" in found
+    took = find_run_duration(record)
+    assert took is not None
+    assert f"Took {format_duration(took)}" in found
+    by_name = {job.name: job for job in read_workflow_history("demo", connection).jobs}
+    assert {name: job.retried for name, job in by_name.items()} == {"bad": 1, "tidy": 0}
+    listed = get(page, "/").text
+    assert "2 of 2 ended, 1 unsuccessful" in listed

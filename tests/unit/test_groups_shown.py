@@ -279,6 +279,6 @@ def test_the_time_of_a_group_does_not_hold_the_pause_before_a_retry() -> None:
         for name, at in times.items()
     }
     groups = frozenset({"thumb", "page"})
-    retried = RunStatus("r1", "demo", "succeeded", jobs, START + hour, groups=groups)
+    retried = RunStatus("r1", "demo", "succeeded", jobs, START, since=START + hour, groups=groups)
     minutes = {name: (each.duration_s or 0) / 60 for name, each in collapse(retried).items()}
     assert minutes == {"thumb": 1, "page": 1}

@@ -162,13 +162,15 @@ def test_the_run_starts_once_and_ends() -> None:
     assert (status.state, status.is_ended, status.duration_s) == ("succeeded", True, 5.0)
 
 
-def test_a_retried_run_is_not_ended_any_more_and_its_time_starts_again() -> None:
+def test_a_retried_run_is_not_ended_any_more_and_began_when_it_did() -> None:
     events = [_event(1, "", "running"), _event(2, "", "failed"), _event(3, "", "running")]
 
     status = fold(_status(), events)
 
     assert (status.state, status.is_ended, status.ended_at) == ("running", False, None)
-    assert status.started_at == _START + timedelta(seconds=3)
+    assert status.started_at == _START + timedelta(seconds=1)
+    assert status.since == _START + timedelta(seconds=3)
+    assert fold(status, [_event(9, "", "succeeded")]).duration_s == 8.0
 
 
 def test_a_run_that_waits_for_approvals_has_not_ended() -> None:

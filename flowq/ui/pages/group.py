@@ -11,19 +11,20 @@ from itertools import islice
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from flowq import client
 from flowq.client import missing_job
 from flowq.pictures.report import say_place
-from flowq.render.groups import Declared, choose_items, find_declared
+from flowq.render.groups import Declared, choose_items
 from flowq.render.lines import format_duration
 from flowq.render.tally import LEAST_ITEMS
 from flowq.runtime.counts import find_items, read_newest_ends
 from flowq.runtime.runs import read_job_records
 from flowq.status import BAD, ENDED, TOLERATED, JobStatus
-from flowq.ui.pages.parts import when_counted
+from flowq.ui.pages.inside import find_many
+from flowq.ui.pages.parts import find_target, when_counted
 from flowq.ui.pages.waiting import ask, read_items
 from flowq.ui.reading import Seen, read_run
 from flowq.ui.site import site_of
@@ -69,6 +70,9 @@ def show_group(request: Request) -> Response:
     site, name = site_of(request), request.path_params["group"]
     run = client.get_run(request.path_params["run"], site.connection)
     seen, query = read_run(run), request.query_params
+    target = find_target(seen, request.scope.get("root_path", ""), name)
+    if "/jobs/" in target:
+        return RedirectResponse(target, 303)
     state, after, text = query.get("state", ""), query.get("after", ""), query.get("find", "")
     found = _read_counted(seen, name, state, after, text)
     if found is None:
@@ -127,8 +131,8 @@ def _read_counted(seen: Seen, name: str, state: str, after: str, text: str) -> _
 
 def _read_folded(seen: Seen, name: str, state: str, after: str, text: str) -> _Group:
     status = seen.status if seen.counted is None else seen.run.status()
-    group = find_declared(status, name)
-    if group is None or not group.is_group:
+    group = find_many(status, name)
+    if group is None:
         raise missing_job(seen.run.run_id, name, status.names())
     counts = Counter(map(_look, group.items))
     chosen = state or ("" if text else _find_worst(counts))

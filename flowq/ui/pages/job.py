@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from flowq import client, job_output
@@ -21,9 +21,12 @@ from flowq.render.groups import with_span
 from flowq.render.job_output import attempt_lines
 from flowq.render.summary import without_runtime
 from flowq.runtime.counts import find_id, read_item_events
+from flowq.runtime.lookups import read_timeout_s
 from flowq.runtime.results import get_failures, read_views
 from flowq.runtime.runs import read_job_records
+from flowq.spec import JobSpec
 from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
+from flowq.ui.pages.inside import find_spec, list_inside, say_command
 from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
 from flowq.ui.pages.waiting import ask
 from flowq.ui.reading import Seen, read_run
@@ -43,12 +46,22 @@ def show_job(request: Request) -> Response:
     site, name = site_of(request), request.path_params["job"]
     run = client.get_run(request.path_params["run"], site.connection)
     seen = read_run(run)
+    root, search = request.scope.get("root_path", ""), request.query_params.get("search", "")
+    target = find_target(seen, root, name)
+    if "/groups/" in target:
+        return RedirectResponse(target, 303)
     job, attempts = _find_job(seen, name)
     record = read_job_records([job.job_id], run.connection).get(job.job_id)
     view = read_views([job.job_id], run.connection).get(job.job_id, client.JobView())
-    root, search = request.scope.get("root_path", ""), request.query_params.get("search", "")
     hosts = run.find_hosts([job.worker, *(each.worker for each in attempts)])
     before, after = _find_neighbours(seen, name, root)
+    timed, spec = with_span(seen.status).get(name, job), find_spec(run, name)
+    inside = [
+        (each, find_target(seen, root, each), state, words)
+        for each, state, words in list_inside(seen.status, name)
+    ]
+    cause = job.reason.partition(" ")[0]
+    cause = cause if cause in seen.status.jobs else ""
     needs_explanation = job.state not in ENDED or (job.state not in BAD and job.reason)
     return site.render(
         request,
@@ -58,9 +71,15 @@ def show_job(request: Request) -> Response:
         job_name=name,
         job=job,
         job_record=record,
-        took_s=_find_duration(seen, job),
+        timed=timed,
+        took_s=_find_duration(seen, timed),
+        inside=inside,
+        cause=cause,
+        description=spec.description if spec else "",
+        command=_find_command(spec, record),
+        timeout_s=read_timeout_s(job.job_id, run.connection),
         look="tolerated" if seen.failed_status.is_tolerated(job) else job.state,
-        attempts=[_tell_attempt(each, hosts) for each in attempts],
+        attempts=[] if inside else [_tell_attempt(each, hosts) for each in attempts],
         on=say_place(job.worker, hosts) if job.worker else "",
         progress=progress_text(job.progress) if job.progress else "",
         asking=ask(job, name, record) if job.is_asking else None,
@@ -72,7 +91,7 @@ def show_job(request: Request) -> Response:
         else [],
         trace=_read_traceback(run, job, is_full="full" in request.query_params),
         logs=list(_read_logs(run, job, search)),
-        no_log=_explain_no_log(run, job),
+        no_log=_explain_no_log(run, job, has_inside=bool(inside)),
         search=search,
         before=before,
         after=after,
@@ -100,9 +119,17 @@ def _find_job(seen: Seen, name: str) -> tuple[JobStatus, Sequence[Attempt]]:
     return job, read_attempts(events).get(name, ())
 
 
-def _find_duration(seen: Seen, job: JobStatus) -> float | None:
-    """Return how long a job took, or has taken; of a workflow, from its first job on."""
-    timed = with_span(seen.status).get(job.name, job)
+def _find_command(spec: JobSpec | None, record: client.JobRecord | None) -> str:
+    """Return what a job executes, with its values where its record has that.
+
+    The record has the job's description instead, if the workflow declares one.
+    """
+    known = say_command(spec) if spec and (spec.description or spec.workflow) else ""
+    return known or (record.description if record else "")
+
+
+def _find_duration(seen: Seen, timed: JobStatus) -> float | None:
+    """Return how long a job took, or has taken."""
     if timed.started_at is None:
         return None
     return ((timed.ended_at or seen.now) - timed.started_at).total_seconds()
@@ -161,7 +188,9 @@ def _cut(line: str) -> str:
     return f"{line[:MAX_LINE]} … {left:,} characters left out" if left > 0 else line
 
 
-def _explain_no_log(run: Run, job: JobStatus) -> str:
+def _explain_no_log(run: Run, job: JobStatus, *, has_inside: bool) -> str:
+    if has_inside:
+        return "What is inside of it has output of its own."
     if not job.attempts:
         return "It has not begun."
     return f"{job_output.explain_nothing(run, job)}."

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowq.pictures.folding import without_items
 from flowq.runtime.explain import PLAIN
 from flowq.ui.looks import segment
+from flowq.ui.pages.inside import split_name
 from flowq.ui.reading import Seen, StillCounting
 from flowq.ui.site import site_of
 
@@ -33,19 +35,20 @@ COMMANDS = PageCommands()
 def find_target(seen: Seen, root: str, name: str) -> str:
     """Return the URL of the page of a declaration, `deploy.build`, or of a job, `page[3]`.
 
-    What is inside of the items of a group leads to the group. "" for a job that does not exist yet.
+    A job inside of the items of a group, `page.link`, leads to the page of all of them. "" for a
+    job that does not exist yet.
     """
     run_id = segment(seen.run.run_id)
-    parts, path = seen.tally.parts, ""
-    for each in name.split("."):
-        path = f"{path}.{each}" if path else each
-        part = parts.get(each)
+    if name in seen.status.jobs and name not in seen.status.groups:
+        return f"{root}/runs/{run_id}/jobs/{segment(name)}"
+    parts, is_many = seen.tally.parts, False
+    for each in split_name(name):
+        part = parts.get(without_items(each))
         if part is None:
-            break
-        if part.is_group:
-            return f"{root}/runs/{run_id}/groups/{segment(path)}"
+            return ""
+        is_many = is_many or (part.is_group and not each.endswith("]"))
         parts = part.parts
-    return f"{root}/runs/{run_id}/jobs/{segment(name)}" if name in seen.status.jobs else ""
+    return f"{root}/runs/{run_id}/groups/{segment(name)}" if is_many else ""
 
 
 def when_counted(show: Callable[[Request], Response]) -> Callable[[Request], Response]:

@@ -18,6 +18,7 @@ from flowq.pictures.layout import lay_out_quickly
 from flowq.pictures.picture import Box, Picture
 from flowq.pictures.report import (
     ToldRow,
+    count_failures,
     draw_legend,
     find_begin,
     tell_row,
@@ -67,6 +68,8 @@ def show_run(request: Request) -> Response:
         waiting=None if is_ended else find_waiting(seen),
         running=[] if is_ended else find_running(seen),
         failures=read_failures(seen),
+        failure_count=count_failures,
+        can_start=site.start_workers is not None,
         graph=_draw_graph(seen, request, root),
         timeline=_draw_timeline(seen),
         table=_read_table(seen, request.query_params, root),

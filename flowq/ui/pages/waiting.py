@@ -22,7 +22,7 @@ from flowq.pictures.report import (
 )
 from flowq.render.events import progress_text
 from flowq.runtime import counts
-from flowq.runtime.listening import find_unattended
+from flowq.runtime.listening import find_unattended, run_of
 from flowq.runtime.runs import read_job_records
 from flowq.spec import Input
 from flowq.status import BAD, TOLERATED, JobStatus, declared_name, outermost_name
@@ -61,12 +61,14 @@ class Failure:
 class Failures:
     """The failures of a run: the first with all that is known, others by name, and the rest.
 
-    `total` counts those that were not tolerated, of which `tolerated` has the first by name.
+    `total` counts those that were not tolerated, `rejected` the rejections among them;
+    `tolerated` has the first of the others by name.
     """
 
     shown: Sequence[Failure]
     named: Sequence[ToldFailure]
     total: int
+    rejected: int
     tolerated: Sequence[ToldFailure]
     tolerated_total: int
 
@@ -99,7 +101,8 @@ def read_failures(seen: Seen) -> Failures:
     let_go = [tell_failure(job, report) for job in tolerated[:MAX_NAMED]]
     counted = _count_failed(seen)
     total, tolerated_total = max(len(bad), counted[False]), max(len(tolerated), counted[True])
-    return Failures(shown, named, total, let_go, tolerated_total)
+    rejected = sum(job.is_rejected for job in bad)
+    return Failures(shown, named, total, rejected, let_go, tolerated_total)
 
 
 def _count_failed(seen: Seen) -> Counter[bool]:
@@ -182,12 +185,14 @@ def _approve_as(job: JobStatus) -> str:
 class Waiting:
     """What waits in a run.
 
-    Shape: `unattended` are queues on which no worker listens, with a command that starts one;
+    Shape: `unattended` are queues on which no worker listens; `is_abandoned` if the run has a queue
+    of its own, and the workers that served that are gone;
     `oldest` is the job that was queued first; `explained` are the first reasons, `others` the
     number of jobs that wait beside them.
     """
 
     unattended: Sequence[str]
+    is_abandoned: bool
     oldest: JobStatus | None
     explained: Sequence[tuple[JobStatus, Explanation]]
     others: int
@@ -220,8 +225,10 @@ def find_waiting(seen: Seen) -> Waiting:
         except NotFound:  # deleted meanwhile
             continue
         explained.append((job, told))
+    unattended = find_unattended(origins, connection)
     return Waiting(
-        find_unattended(origins, connection),
+        [queue for queue in unattended if not run_of(queue)],
+        any(map(run_of, unattended)),
         next((job for job in queued if job.state == "queued" and job.queued_at), None),
         explained,
         total - len(explained),
