@@ -57,6 +57,8 @@ def find_unattended(queues: Iterable[str], connection: Redis, *, or_soon: bool =
     names = list(dict.fromkeys(queues))
     own = set(filter(None, map(run_of, names)))
     served = find_served(connection) if own else set()
+    if own & served:  # they have started: once they are gone, they are not starting any more
+        connection.delete(*map(keys.starting, own & served))
     if or_soon:
         served |= {run_id for run_id in own - served if connection.exists(keys.starting(run_id))}
     return [

@@ -23,7 +23,6 @@ from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.runtime.connections import describe, retry_while_unavailable
 from flowq.runtime.kept_outputs import read_kept_outputs
-from flowq.runtime.listening import end_start
 from flowq.server import private
 from flowq.server.connection import make_client
 from flowq.server.url import hide_argument, hide_password, resolve_url
@@ -82,8 +81,6 @@ def main(
     connection = make_client(url, client_name=client_name)
     make = partial(Worker, list(queues), name, connection=connection, paths=paths, **options)
     worker = retry_while_unavailable(make)  # RQ's constructor queries the server
-    if until_run and client_name:  # from here on, its connection says that the run is served
-        retry_while_unavailable(partial(end_start, until_run, connection))
     if on_start is not None:
         on_start()
     if parent_pid is not None and not until_run and hasattr(os, "fork"):

@@ -166,6 +166,7 @@ def test_a_run_whose_workers_were_killed_is_unattended_until_others_are_started(
     served: Served, wait_until: Callable[..., None]
 ) -> None:
     run = served.start()
+    assert not find_unattended([keys.own_queue(run.run_id)], served.connection)  # they are starting
     wait_until(run.is_served, within_s=60)
     served.processes[0].kill()
     wait_until(lambda: not run.is_served(), within_s=60)
