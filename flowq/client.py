@@ -484,21 +484,20 @@ class Run:
         """Return the code files that changed between jobs of the run, oldest change first."""
         return runs.read_changes(self.run_id, self.connection)
 
-    def explain(self, job: str, commands: Commands | None = None) -> Explanation:
+    def explain(
+        self, job: str, commands: Commands | None = None, *, status: RunStatus | None = None
+    ) -> Explanation:
         """Return why a job of the run has not run, or the state of a group. Errors: NotFound.
 
-        `commands` formats the hints; the default is calls of this class.
+        `commands` formats the hints; the default is calls of this class. `status` spares a read.
         """
         commands = commands or runtime.explain.PythonCalls(self.run_id)
-        status = self.status()
-        one = status.jobs.get(job)
-        group = None if one else find_declared(status, job)
+        status = status or self.status()
+        group = None if (one := status.jobs.get(job)) else find_declared(status, job)
         if group is not None and group.items:
             left_or_bad = (group.name, group.state, group.items, group.forgiven)
-            ends = count_ends(group.items)
-            return runtime.explain.explain_group(
-                self.run_id, *left_or_bad, ends=ends, commands=commands
-            )
+            explain_group, ends = runtime.explain.explain_group, count_ends(group.items)
+            return explain_group(self.run_id, *left_or_bad, ends=ends, commands=commands)
         job_id = one.job_id if one else f"{self.run_id}-{job}"
         if one is None and not runtime.lookups.is_there(job_id, self.connection):
             raise missing_job(self.run_id, job, status.names())

@@ -34,6 +34,9 @@ from flowq.server.connection import PING_S, explain, make_client
 HOLD_S = 2.0
 """How often the private server is asked something, so that it does not end as unused."""
 
+ANSWER_S = 10.0
+"""How long a page waits for an answer of the server. Commands wait longer, but nobody sees them."""
+
 TOKEN_BYTES = 32
 FEWEST_CHARACTERS = 32
 """The shortest token that a file may have."""
@@ -138,7 +141,7 @@ def _reached(option: str | None) -> Iterator[Place]:
             place.retry.wait_at_most(0.0)  # a page says so at once, and asks again
             yield place
         return
-    connection = make_client(url, health_check_interval=PING_S)
+    connection = make_client(url, health_check_interval=PING_S, socket_timeout=ANSWER_S)
     place = Place(url, connection, False, make_retry(), option)
     try:
         try:

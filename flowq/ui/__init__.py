@@ -1,7 +1,8 @@
 """The page: runs, jobs, workers and schedules in a browser, live (`flowq ui`).
 
 `application.py` has the routes. `guard.py` decides who may send what, `address.py` knows the hosts
-under which the page is found, and `site.py` is what all routes share. `pages/` has a module for
+under which the page is found, and `site.py` is what all routes share;
+they wait for each other in `turns.py`. `pages/` has a module for
 each kind of page, and `templates/` what it fills. `endpoints.py` has the same data as JSON,
 `acts.py` everything that changes a run, and `live.py` sends the events that keep an open page
 current, from what `live_counts.py` counts. The extra `ui` has what this needs.

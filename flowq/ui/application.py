@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from flowq.errors import (
@@ -30,7 +30,7 @@ from flowq.ui.guard import Authorize, Guard
 from flowq.ui.offered import find_errors
 from flowq.ui.pages import ROUTES
 from flowq.ui.replies import as_json, find_path, refusal_document
-from flowq.ui.site import Site, site_of
+from flowq.ui.site import Site, site_of, takes_a_thread
 
 _STATUS_BY_ERROR: tuple[tuple[type[FlowqError], int], ...] = (
     (NotFound, 404),
@@ -58,7 +58,7 @@ def make_app(site: Site, authorize: Authorize, address: Address | None = None) -
         *ROUTES,
     ]
     application = Starlette(
-        routes=routes,
+        routes=[_in_threads(route) for route in routes],
         exception_handlers={
             FlowqError: _tell_error,
             RedisError: _tell_outage,
@@ -69,6 +69,15 @@ def make_app(site: Site, authorize: Authorize, address: Address | None = None) -
     application.state.site = site
     # Around everything: its headers are on the replies to faults, too.
     return Guard(application, authorize, address or Address())
+
+
+def _in_threads(route: BaseRoute) -> BaseRoute:
+    """Give a route the threads of its site. Those of Starlette are left to files, which are quick.
+
+    So files are there, and requests are authorized, however many requests wait for a server."""
+    if not isinstance(route, Route):
+        return route
+    return Route(route.path, takes_a_thread(route.endpoint), methods=list(route.methods or ()))
 
 
 class _Static(StaticFiles):

@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from importlib.util import find_spec
-from threading import BoundedSemaphore
 from urllib.parse import quote
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -44,33 +40,11 @@ from flowq.status import ENDED
 from flowq.ui.offered import list_offered, offered_document
 from flowq.ui.openapi import make_openapi
 from flowq.ui.replies import as_json
-from flowq.ui.site import site_of
+from flowq.ui.site import reads_a_whole_run, site_of
 
 MAX_LIMIT = 1_000
-MAX_HEAVY = 4
-HEAVY_S = 10.0
-"""How long a request waits for others that are as heavy."""
-
 SVG_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """For a picture that is opened by itself: it has its style in it, and no script."""
-
-Reply = Callable[[Request], Response]
-_heavy = BoundedSemaphore(MAX_HEAVY)
-
-
-def _reads_a_whole_run(reply: Reply) -> Reply:
-    """Let few requests at a time read all events of a run, which may take seconds."""
-
-    @wraps(reply)
-    def take_turns(request: Request) -> Response:
-        if not _heavy.acquire(timeout=HEAVY_S):
-            raise HTTPException(503, "too many requests at a time", {"Retry-After": "5"})
-        try:
-            return reply(request)
-        finally:
-            _heavy.release()
-
-    return take_turns
 
 
 def list_runs(request: Request) -> Response:
@@ -96,13 +70,13 @@ def list_runs(request: Request) -> Response:
     return as_json({**document, "after": page.after} if page.after else document)
 
 
-@_reads_a_whole_run
+@reads_a_whole_run
 def show_run(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN`."""
     return as_json(run_document(read_run(_find_run(request), has_nested=_has(request, "nested"))))
 
 
-@_reads_a_whole_run
+@reads_a_whole_run
 def show_job(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/jobs/JOB`: with a state, of a group the items in it."""
     run, name, query = _find_run(request), request.path_params["job"], request.query_params
@@ -115,11 +89,33 @@ def show_job(request: Request) -> Response:
     )
 
 
-def show_log(request: Request) -> Response:
+async def show_log(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/jobs/JOB/log`: what an attempt has printed from a byte on."""
+    site = site_of(request)
+    request.state.job_id = await site.light.run(_find_id, request)
+    if not request.state.job_id:
+        request.state.job_id = await site.heavy.run(_search_id, request)
+    return await site.light.run(_show_log, request)
+
+
+def _find_id(request: Request) -> str:
+    run = _find_run(request)
+    return find_id(run.run_id, request.path_params["job"], run.connection)
+
+
+def _search_id(request: Request) -> str:
+    """Return the id of a job by reading the whole run. Errors: NotFound."""
     run, name = _find_run(request), request.path_params["job"]
+    status = run.status()
+    if name not in status.jobs:
+        raise missing_job(run.run_id, name, status.names())
+    return status.jobs[name].job_id
+
+
+def _show_log(request: Request) -> Response:
+    run, name = _find_run(request), request.path_params["job"]
+    job_id: str = request.state.job_id
     start = _read_number(request, "from", 0, 1 << 50, least=0)
-    job_id = find_id(run.run_id, name, run.connection) or _search_id(run, name)
     printed = job_output.read(run, [job_id]).get(job_id, {})
     newest = max(printed, default=1)
     number = _read_number(request, "attempt", newest, 1 << 30)
@@ -139,14 +135,6 @@ def show_log(request: Request) -> Response:
             is_complete=is_over,
         )
     )
-
-
-def _search_id(run: Run, name: str) -> str:
-    """Return the id of a job by reading the whole run. Errors: NotFound."""
-    status = run.status()
-    if name not in status.jobs:
-        raise missing_job(run.run_id, name, status.names())
-    return status.jobs[name].job_id
 
 
 def _read_text(printed: Printed, start: int, *, is_over: bool) -> tuple[str, int]:
@@ -191,30 +179,33 @@ class _Requests:
 _REQUESTS = _Requests()
 
 
-@_reads_a_whole_run
+@reads_a_whole_run
 def explain_run(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/explain`."""
     run = _find_run(request)
-    names = names_to_explain(run.status())[:MAX_EXPLAINED]
-    return as_json(explain_document(run.explain(name, _REQUESTS) for name in names))
+    status = run.status()
+    names = names_to_explain(status)[:MAX_EXPLAINED]
+    return as_json(explain_document(run.explain(name, _REQUESTS, status=status) for name in names))
 
 
+@reads_a_whole_run
 def explain_job(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/jobs/JOB/explain`."""
     run, name = _find_run(request), request.path_params["job"]
+    status = run.status()
     try:
-        return as_json(explain_document([run.explain(name, _REQUESTS)]))
+        return as_json(explain_document([run.explain(name, _REQUESTS, status=status)]))
     except JobNotFound:
-        raise missing_job(run.run_id, name, run.status().names()) from None
+        raise missing_job(run.run_id, name, status.names()) from None
 
 
-@_reads_a_whole_run
+@reads_a_whole_run
 def show_graph(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/graph.json`."""
     return as_json(make_document("graph", **to_document(_find_run(request).picture())))
 
 
-@_reads_a_whole_run
+@reads_a_whole_run
 def draw_graph(request: Request) -> Response:
     """Reply to `GET /api/runs/RUN/graph.svg`."""
     text = spelled(render_svg(_find_run(request).picture()))

@@ -306,7 +306,9 @@ async def follow(request: Request) -> Response:
     connection, live = site_of(request).connection, live_of(site_of(request))
     after = request.headers.get("last-event-id") or request.query_params.get("after")
     position = Position.find(after)
-    ended_as = await to_thread.run_sync(_find_end, run_id, position, connection)
+    ended_as = await site_of(request).light.run(
+        lambda _: _find_end(run_id, position, connection), request
+    )
     if ended_as:
         stream = _end_at_once(run_id, ended_as)
     else:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
 from statistics import median
-from threading import Lock, Thread
+from threading import BoundedSemaphore, Lock, Thread
+from typing import Any, TypeVar
 
 from flowq.client import Run
 from flowq.history import Attempt, AttemptState, find_run_duration, read_attempts
@@ -26,6 +28,8 @@ from flowq.status import Event, JobStatus, RunRecord, RunStatus, fold
 
 COMPARED, MOST_LOOKED_AT = 5, 100
 """How many earlier runs say how long a workflow usually takes, and how many are looked at."""
+
+Found = TypeVar("Found")
 
 _ALL = "[…]"
 """Stands behind the name of a group instead of that of an item."""
@@ -89,50 +93,136 @@ class Seen:
         return found
 
 
-def read_run(run: Run) -> Seen:
-    """Read a run. Costs as much as its events, or the new ones where these are counted.
+MANY_EVENTS = 20_000
+PATIENCE_S = 0.4
+"""A run with so many events is read in a thread of its own, for which a page waits so long."""
 
-    Errors: RunNotFound; StillCounting.
-    """
-    record, counted = get_record(run.run_id, run.connection), _count(run)
-    tally = Tally.of_counted(counted) if counted else None
-    if counted is None or tally is None:
-        return _fold(run, record)
-    status = counted.status
-    told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
-    picture = draw_counted(run.picture(status), tally.parts)
-    events = read_newest_events(run.run_id, run.connection, NEWEST_EVENTS)
-    acts = find_acts(events)
-    return Seen(run, record, status, picture, tally, told, acts, counted)
+MAX_KEPT, MAX_KEPT_EVENTS = 4, 100_000
+"""How many runs are kept as they were read last, for those who look at the same one, and how many
+events these have; one of any size is."""
+
+MAX_READING = 2
+"""How many runs are folded at a time. More threads are not faster."""
 
 
-MAX_KEPT = 4
-"""How many runs are kept as they were read last, for those who look at the same one."""
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    """A run as it was read: all events up to the `newest`. Units: seconds of the monotonic clock"""
 
-_kept: dict[tuple[int, str], tuple[list[Event], Seen]] = {}
+    seen: Seen
+    newest: Sequence[Event]
+    events: int
+    began_at: float
+    ended_at: float
+
+    def is_current(self, newest: Sequence[Event], asked_at: float) -> bool:
+        """Whether it may be shown to somebody who has asked then.
+
+        A run that takes long to read is not read again before that long, or nobody would see it.
+        """
+        took_s = self.ended_at - self.began_at
+        rests = took_s > PATIENCE_S and time.monotonic() < self.ended_at + took_s
+        return self.newest == newest or self.began_at >= asked_at or rests
 
 
-def _fold(run: Run, record: RunRecord) -> Seen:
-    """Read all jobs of a run; one without new events as it was read before."""
-    key, newest = (
-        (id(run.connection), run.run_id),
-        read_newest_events(run.run_id, run.connection, 1),
-    )
-    with _lock:
-        before = _kept.get(key)
-    if before is not None and before[0] == newest and before[1].run.connection is run.connection:
-        return replace(before[1], record=record, now=datetime.now(UTC))
-    events = list(read_events(run.run_id, run.connection))
-    status = fold(get_declared(run.run_id, run.connection), events)
-    picture, attempts = run.picture(status), read_attempts(events)
-    acts = find_acts(events)
-    seen = Seen(run, record, status, picture, Tally(status), attempts, acts)
-    with _lock:
-        _kept.pop(key, None)
-        _kept[key] = events[-1:], seen
-        for oldest in list(_kept)[:-MAX_KEPT]:
-            del _kept[oldest]
-    return seen
+class Reader:
+    """Reads the runs that a page shows, each of them once for all who look at it meanwhile."""
+
+    def __init__(self) -> None:
+        self.folds = 0
+        self._lock = Lock()
+        self._turns = BoundedSemaphore(MAX_READING)
+        self._kept: dict[str, _Folded] = {}
+        self._at_work: dict[tuple[str, str], Future[Any]] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being read."""
+        return not self._at_work
+
+    def read_run(self, run: Run) -> Seen:
+        """Read a run. Costs as much as its events, or the new ones where these are counted.
+
+        Errors: RunNotFound; StillCounting.
+        """
+        record, events = get_record(run.run_id, run.connection), _count_events(run)
+        if events > MANY_EVENTS:
+            counted = self._wait(run, events, "count", run.counted)
+        else:
+            counted = run.counted()
+        tally = Tally.of_counted(counted) if counted else None
+        if counted is None or tally is None:
+            return self._find_folded(run, record, events)
+        status = counted.status
+        told = {job.name: tuple(_attempts_of(job)) for job in status.jobs.values()}
+        picture = draw_counted(run.picture(status), tally.parts)
+        acts = find_acts(read_newest_events(run.run_id, run.connection, NEWEST_EVENTS))
+        return Seen(run, record, status, picture, tally, told, acts, counted)
+
+    def _find_folded(self, run: Run, record: RunRecord, events: int) -> Seen:
+        """Return a run with all its jobs; one without new events as it was read before."""
+        asked_at = time.monotonic()
+        newest = read_newest_events(run.run_id, run.connection, 1)
+        with self._lock:
+            found = self._kept.get(run.run_id)
+        while found is None or not found.is_current(newest, asked_at):
+            # The first one may have begun before.
+            found = self._wait(run, events, "fold", lambda: self._fold(run, record))
+        return replace(found.seen, record=record, now=datetime.now(UTC))
+
+    def _fold(self, run: Run, record: RunRecord) -> _Folded:
+        with self._turns:
+            began_at = time.monotonic()
+            events = list(read_events(run.run_id, run.connection))
+            status = fold(get_declared(run.run_id, run.connection), events)
+            picture, attempts = run.picture(status), read_attempts(events)
+            acts = find_acts(events)
+            seen = Seen(run, record, status, picture, Tally(status), attempts, acts)
+            found = _Folded(seen, events[-1:], len(events), began_at, time.monotonic())
+        with self._lock:
+            self.folds += 1
+            self._kept.pop(run.run_id, None)
+            self._kept[run.run_id] = found
+            while len(self._kept) > 1 and (
+                len(self._kept) > MAX_KEPT
+                or sum(each.events for each in self._kept.values()) > MAX_KEPT_EVENTS
+            ):
+                del self._kept[next(iter(self._kept))]
+        return found
+
+    def _wait(self, run: Run, events: int, kind: str, read: Callable[[], Found]) -> Found:
+        """Wait for what somebody reads already, or else begin to. Errors: StillCounting; its own"""
+        key = kind, run.run_id
+        with self._lock:
+            future: Future[Found] | None = self._at_work.get(key)
+            if future is None:
+                future = self._at_work[key] = Future()
+                Thread(target=self._read_into, args=(future, key, read), daemon=True).start()
+        try:
+            return future.result(PATIENCE_S if events > MANY_EVENTS else None)
+        except TimeoutError:
+            if future.done():  # just now
+                return future.result()
+            raise StillCounting(get_record(run.run_id, run.connection), events) from None
+
+    def _read_into(
+        self, future: Future[Any], key: tuple[str, str], read: Callable[[], object]
+    ) -> None:
+        found, error = None, None
+        try:
+            found = read()
+        except BaseException as raised:  # noqa: BLE001 - who waits for it gets it
+            error = raised
+        with self._lock:
+            del self._at_work[key]
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(found)
+
+
+def _count_events(run: Run) -> int:
+    return int(run.connection.xlen(keys.run_events(run.run_id)))
 
 
 NEWEST_EVENTS = 1_000
@@ -153,41 +243,6 @@ class StillCounting(Exception):
         super().__init__(record.run_id)
         self.record = record
         self.events = events
-
-
-MANY_EVENTS = 20_000
-PATIENCE_S = 0.4
-"""So many are counted in a thread of their own, for which a page waits so long."""
-
-_counting: dict[tuple[int, str], Future[Counted | None]] = {}
-_lock = Lock()
-
-
-def _count(run: Run) -> Counted | None:
-    """Return `run.counted()`. Errors: RunNotFound; StillCounting."""
-    events = run.connection.xlen(keys.run_events(run.run_id))
-    if events <= MANY_EVENTS:
-        return run.counted()
-    key = id(run.connection), run.run_id
-    with _lock:
-        future = _counting.get(key)
-        if future is None:
-            future = _counting[key] = Future()
-            Thread(target=_count_into, args=(future, key, run), daemon=True).start()
-    try:
-        return future.result(PATIENCE_S)
-    except TimeoutError:
-        raise StillCounting(get_record(run.run_id, run.connection), events) from None
-
-
-def _count_into(future: Future[Counted | None], key: tuple[int, str], run: Run) -> None:
-    try:
-        future.set_result(run.counted())
-    except BaseException as error:  # noqa: BLE001 - who waits for it gets it
-        future.set_exception(error)
-    finally:
-        with _lock:
-            del _counting[key]
 
 
 _STATES: Mapping[str, AttemptState] = {

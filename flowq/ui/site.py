@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from flowq.ui.looks import FILTERS
+from flowq.ui.reading import Reader
+from flowq.ui.turns import MAX_HEAVY, MAX_LIGHT, Turns, in_turn
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,6 +34,10 @@ class Site:
     """What errors call the server: its URL, without its password."""
     start_workers: Callable[[Run], object] | None = None
     """Starts workers for a run that has none; None where workers serve all runs."""
+
+    reader: Reader = field(default_factory=Reader, repr=False, compare=False)
+    heavy: Turns = field(default_factory=lambda: Turns(MAX_HEAVY), repr=False, compare=False)
+    light: Turns = field(default_factory=lambda: Turns(MAX_LIGHT), repr=False, compare=False)
 
     @cached_property
     def templates(self) -> Environment:
@@ -63,3 +69,10 @@ def site_of(request: Request) -> Site:
     site = request.app.state.site
     assert isinstance(site, Site)
     return site
+
+
+reads_a_whole_run = in_turn(lambda request: site_of(request).heavy)
+"""Let few requests at a time read all events of a run, which may take seconds."""
+
+takes_a_thread = in_turn(lambda request: site_of(request).light)
+"""Let more requests at a time ask the server for less."""

@@ -24,6 +24,7 @@ from flowq.spec import Approval
 from flowq.ui import acts, endpoints, live
 from flowq.ui.endpoints import _read_text
 from flowq.ui.openapi import OPERATIONS, make_openapi
+from flowq.ui.turns import Turns
 from tests.cli.test_cli_json import STRICT
 from tests.runtime.language import RUN, Runs, each, job
 from tests.ui.test_acts import HELLO, open_page
@@ -210,18 +211,22 @@ def test_a_picture_has_its_style_and_may_run_nothing(program: TestClient):
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
-def test_few_requests_at_a_time_read_whole_runs(
-    program: TestClient, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(endpoints, "HEAVY_S", 0.0)
-    for _ in range(endpoints.MAX_HEAVY):
-        endpoints._heavy.acquire()
-    try:
-        reply = program.get(f"/api/runs/{RUN}")
-    finally:
-        endpoints._heavy.release(endpoints.MAX_HEAVY)
-
-    assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+def test_few_requests_at_a_time_read_whole_runs(connection: Redis, program: TestClient):
+    full = open_page(connection, heavy=Turns(0, wait_s=0.01))
+    jobs = f"/api/runs/{RUN}/jobs"
+    heavy = ("", "/graph.json", "/graph.svg", "/explain", "/jobs/bad", "/jobs/bad/explain")
+    whole = [f"/api/runs/{RUN}{end}" for end in heavy]
+    for path in (*whole, f"{jobs}/nope/log", f"/runs/{RUN}"):
+        reply = full.get(path)
+        assert (reply.status_code, reply.headers.get("retry-after")) == (503, "5"), path
+    for path in (
+        "/",
+        "/api/runs",
+        f"{jobs}/bad/log",
+        f"{jobs}/many%5B1%5D/log",
+        "/static/flowq.js",
+    ):
+        assert full.get(path).status_code == 200, path
     assert program.get(f"/api/runs/{RUN}").status_code == 200
 
 

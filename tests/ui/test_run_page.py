@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from threading import Event
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -23,7 +25,7 @@ from flowq.planner import make_plan
 from flowq.render import tally
 from flowq.render.groups import with_span
 from flowq.render.lines import format_duration
-from flowq.runtime import counts
+from flowq.runtime import counts, runs
 from flowq.runtime.approvals import say_who
 from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
 from flowq.ui import reading
@@ -114,10 +116,12 @@ def submit_shop(runs: Runs, items: int = 4) -> None:
     submit_all(runs.connection, Workflow("demo", jobs, workflows={"ship": ship}), {"who": "ada"})
 
 
-def submit_all(connection: Redis, workflow: Workflow, inputs: Mapping[str, object]) -> None:
+def submit_all(
+    connection: Redis, workflow: Workflow, inputs: Mapping[str, object], run_id: str = RUN
+) -> None:
     """Submit a run as the commands do: with its picture."""
     graph = build_graph(workflow)
-    plan = make_plan(graph, inputs, RUN)
+    plan = make_plan(graph, inputs, run_id)
     submit(replace(plan, source=make_source(graph), labels={"team": "data"}), connection)
 
 
@@ -360,6 +364,7 @@ def test_a_page_does_not_wait_while_a_large_run_is_counted(
     shop: Runs, page: TestClient, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(reading, "MANY_EVENTS", 0)
+    reader = page.app._app.state.site.reader  # type: ignore[attr-defined]
     with monkeypatch.context() as patch:
         patch.setattr(reading, "PATIENCE_S", 0)
         patch.setattr(Run, "counted", lambda _: counted.wait(60) and None)
@@ -369,7 +374,7 @@ def test_a_page_does_not_wait_while_a_large_run_is_counted(
             assert "events of this run are counted" in found.text
             assert found.all("meta", content="1")
         counted.set()
-        wait_until(lambda: not reading._counting)
+        wait_until(lambda: reader.is_idle)
 
     assert "2 failures" in get(page, f"/runs/{RUN}").text
 
@@ -415,11 +420,11 @@ def test_a_run_estimates_how_long_a_group_goes_on(
 
 def test_a_run_without_news_is_not_read_again(connection: Redis) -> None:
     submit_shop(Runs(connection))
-    run = Run(RUN, connection)
-    seen = reading.read_run(run)
-    assert reading.read_run(run).status is seen.status
+    run, reader = Run(RUN, connection), reading.Reader()
+    seen = reader.read_run(run)
+    assert reader.read_run(run).status is seen.status
     run.cancel(may_wait=False)
-    assert reading.read_run(run).status.state == "canceled"
+    assert reader.read_run(run).status.state == "canceled"
 
 
 def test_what_is_inside_of_a_nested_group_can_be_reached_by_links(
@@ -493,3 +498,43 @@ def test_a_retry_changes_neither_when_a_run_began_nor_what_counts_as_flaky(
     assert {name: job.retried for name, job in by_name.items()} == {"bad": 1, "tidy": 0}
     listed = get(page, "/").text
     assert "2 of 2 ended, 1 unsuccessful" in listed
+
+
+def test_viewers_of_a_run_share_one_reading_and_see_what_they_have_done(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    submit_shop(Runs(connection))
+    run, reader, go_on = Run(RUN, connection), reading.Reader(), Event()
+    began: list[int] = []
+
+    def read_slowly(*arguments: Any) -> Iterator[Any]:
+        began.append(1)
+        assert go_on.wait(60)
+        return runs.read_events(*arguments)
+
+    monkeypatch.setattr(reading, "read_events", read_slowly)
+    with ThreadPoolExecutor(10) as threads:
+        viewers = [threads.submit(reader.read_run, run) for _ in range(9)]
+        wait_until(lambda: began)
+        run.cancel(may_wait=False)  # after the first reading has begun
+        actor = threads.submit(reader.read_run, run)
+        go_on.set()
+        assert {viewer.result(60).run.run_id for viewer in viewers} == {RUN}
+        assert actor.result(60).status.state == "canceled"
+    assert len(began) == 2
+
+
+def test_of_runs_that_were_read_few_events_are_kept(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_shop(Runs(connection))
+    run, reader = Run(RUN, connection), reading.Reader()
+    monkeypatch.setattr(reading, "MAX_KEPT_EVENTS", 0)
+    reader.read_run(run)
+    mail = Workflow("mail", (call("mails", "say", with_={"text": "mail"}),))
+    submit_all(connection, mail, {}, "r2")
+    reader.read_run(Run("r2", connection))
+    reader.read_run(Run("r2", connection))
+    assert reader.folds == 2
+    reader.read_run(run)
+    assert reader.folds == 3

@@ -26,7 +26,7 @@ from flowq.status import BAD, ENDED, TOLERATED, JobStatus
 from flowq.ui.pages.inside import find_many
 from flowq.ui.pages.parts import find_target, when_counted
 from flowq.ui.pages.waiting import ask, read_items
-from flowq.ui.reading import Seen, read_run
+from flowq.ui.reading import Seen
 from flowq.ui.site import site_of
 
 PAGE = 100
@@ -69,7 +69,7 @@ def show_group(request: Request) -> Response:
     """Show a group."""
     site, name = site_of(request), request.path_params["group"]
     run = client.get_run(request.path_params["run"], site.connection)
-    seen, query = read_run(run), request.query_params
+    seen, query = site.reader.read_run(run), request.query_params
     target = find_target(seen, request.scope.get("root_path", ""), name)
     if "/jobs/" in target:
         return RedirectResponse(target, 303)

@@ -29,7 +29,7 @@ from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
 from flowq.ui.pages.inside import find_spec, list_inside, say_command
 from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
 from flowq.ui.pages.waiting import ask
-from flowq.ui.reading import Seen, read_run
+from flowq.ui.reading import Seen
 from flowq.ui.site import site_of
 from flowq.ui.values import show_view, show_views
 
@@ -45,7 +45,7 @@ def show_job(request: Request) -> Response:
     """Show a job."""
     site, name = site_of(request), request.path_params["job"]
     run = client.get_run(request.path_params["run"], site.connection)
-    seen = read_run(run)
+    seen = site.reader.read_run(run)
     root, search = request.scope.get("root_path", ""), request.query_params.get("search", "")
     target = find_target(seen, root, name)
     if "/groups/" in target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from flowq.runtime.explain import PLAIN
 from flowq.ui.looks import segment
 from flowq.ui.pages.inside import split_name
 from flowq.ui.reading import Seen, StillCounting
-from flowq.ui.site import site_of
+from flowq.ui.site import reads_a_whole_run, site_of
 
 
 class PageCommands:
@@ -51,9 +51,10 @@ def find_target(seen: Seen, root: str, name: str) -> str:
     return f"{root}/runs/{run_id}/groups/{segment(name)}" if is_many else ""
 
 
-def when_counted(show: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def when_counted(show: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
     """Make a page of a run say that its events are counted, and load itself again, meanwhile."""
 
+    @reads_a_whole_run
     def handle(request: Request) -> Response:
         try:
             return show(request)

@@ -35,7 +35,7 @@ from flowq.ui.pages.waiting import (
     find_waiting,
     read_failures,
 )
-from flowq.ui.reading import Seen, find_usual_s, read_run
+from flowq.ui.reading import Seen, find_usual_s
 from flowq.ui.site import site_of
 from flowq.ui.values import show_inputs, show_views
 
@@ -49,7 +49,7 @@ MAX_AFTER = 5
 def show_run(request: Request) -> Response:
     """Show a run."""
     site = site_of(request)
-    seen = read_run(client.get_run(request.path_params["run"], site.connection))
+    seen = site.reader.read_run(client.get_run(request.path_params["run"], site.connection))
     root = request.scope.get("root_path", "")
     status, is_ended = seen.status, seen.status.state in RUN_ENDED
     kept = seen.run.kept_outputs() if is_ended else None
