@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from flowq.cells import count_cells, cut
@@ -21,7 +21,7 @@ from flowq.pictures.layout import lay_out
 from flowq.pictures.outline import Layout, Outline, Point, Rectangle
 from flowq.pictures.picture import Arrow, Box, Picture
 from flowq.render.lines import spelled
-from flowq.status import TOLERATED
+from flowq.status import ASKING, REJECTED, TOLERATED
 
 FONT = "DejaVu Sans Mono"
 _CELL = 0.602
@@ -250,11 +250,23 @@ def _steady_size(box: Box) -> tuple[float, float]:
     """Return a size that is enough in any state, as far as that is usual; the rest is cut."""
     name = min(count_cells(spelled(box.name)) + 2, _MAX_CELLS) * _CELL * _NAME_PX
     is_many = box.group or box.inside or box.members
-    words = (_MAX_CELLS if is_many else _STATE_CELLS) * _CELL * _WORDS_PX
+    cells = max(_MAX_CELLS if is_many else _STATE_CELLS, *map(count_cells, _usual_words(box)))
+    words = min(cells, _MAX_WORDS) * _CELL * _WORDS_PX
     return math.ceil(max(name, words) + 2 * _ROOM), 48
 
 
-_STATE_CELLS = 20
+def _usual_words(box: Box) -> Iterator[str]:
+    """Yield the longest words that a box usually has while a run goes on, whatever it has now."""
+    states = [("scheduled", ""), ("finished", "attempt 2"), ("failed", TOLERATED)]
+    if box.approval:
+        states += [("deferred", ASKING), ("canceled", REJECTED)]
+    plain = replace(box, counts=(), how_far="")
+    how_far = "100/100" if box.group or box.inside else ""
+    yield from (_said(replace(plain, state=state, note=note)) for state, note in states)
+    yield _said(replace(plain, state="finished", note="", how_far=how_far))
+
+
+_STATE_CELLS, _MAX_WORDS = 20, 60
 
 
 def _said(box: Box) -> str:

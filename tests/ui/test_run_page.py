@@ -538,3 +538,20 @@ def test_of_runs_that_were_read_few_events_are_kept(
     assert reader.folds == 2
     reader.read_run(run)
     assert reader.folds == 3
+
+
+def test_a_search_says_what_it_could_not_search_and_the_graph_has_room_for_words(
+    connection: Redis, page: TestClient
+) -> None:
+    jobs = (
+        call("loud", "say", with_={"text": "12999\n" * 30_000}),
+        call("ask", "say", with_={"text": "x"}, approval=Approval("Well?")),
+    )
+    submit_all(connection, Workflow("demo", jobs), {})
+    drain(connection)
+
+    log = get(page, f"/runs/{RUN}/jobs/loud?search=nothing").text
+    assert re.search(r"0 of them found, [\d,]+ bytes, of which [\d,]+ were not kept and not", log)
+    assert re.search(r"\[… [\d,]+ bytes left out …\]", log)
+    drawn = get(page, f"/runs/{RUN}").text  # in the tooltip, and in the box itself
+    assert drawn.count("deferred · waits for approval") == 2

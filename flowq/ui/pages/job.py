@@ -18,7 +18,7 @@ from flowq.pictures.picture import Picture
 from flowq.pictures.report import say_place, without_beginning
 from flowq.render.events import progress_text
 from flowq.render.groups import with_span
-from flowq.render.job_output import attempt_lines
+from flowq.render.job_output import attempt_lines, drop_note, left_out_note
 from flowq.render.summary import without_runtime
 from flowq.runtime.counts import find_id, read_item_events
 from flowq.runtime.lookups import read_timeout_s
@@ -163,24 +163,32 @@ def _explain(run: Run, job: JobStatus) -> Explanation | None:
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """The output of an attempt. With a search: the lines that have the text, of `lines` lines."""
+    """The output of an attempt. With a search: the lines that have the text, of `lines` lines.
+
+    `left_out` bytes of `size` are not kept, and cannot be searched.
+    """
 
     number: int
     text: str
     lines: int
     found: int
     size: int
+    left_out: int = 0
 
 
 def _read_logs(run: Run, job: JobStatus, search: str) -> Iterator[_Log]:
     printed = job_output.read(run, [job.job_id]).get(job.job_id, {})
     for number, each in sorted(printed.items(), reverse=True):
         lines = attempt_lines(each)
-        found = [line for line in lines if search.lower() in line.lower()] if search else lines
+        gaps = {left_out_note(each.left_out) if each.left_out else "", drop_note(each)} - {""}
+        hits = [search.lower() in line.lower() and line not in gaps for line in lines]
+        found = [line for line, is_hit in zip(lines, hits, strict=True) if is_hit or line in gaps]
+        found = found if search else lines
         text = "\n".join(_cut(line) for line in found)
         if text and (each.tail or each.head).endswith(b"\n"):
             text += "\n"  # what follows is a line of its own
-        yield _Log(number, without_beginning(text, MAX_LOG), len(lines), len(found), each.size)
+        shown = without_beginning(text, MAX_LOG)
+        yield _Log(number, shown, len(lines), sum(hits), each.size, each.left_out)
 
 
 def _cut(line: str) -> str:
