@@ -290,5 +290,6 @@ def test_a_read_only_page_has_no_acts_at_all(connection: Redis):
         assert 'method="post"' not in program.get(path).text
     assert 'method="post"' in open_page(connection).get(f"/runs/{RUN}").text
     assert get_run(RUN, connection).record().state == "waiting"
+    assert f'/runs/{RUN}#approvals">1 approval waits</a>' in program.get("/").text
     described = program.get("/api/openapi.json").json()["paths"]
     assert {method for path in described.values() for method in path} == {"get"}

@@ -168,6 +168,7 @@ def test_a_run_answers_what_its_readers_ask(shop: Runs, page: TestClient) -> Non
     found = get(page, f"/runs/{RUN}")
     text = found.text
 
+    assert "1 approval waits" in text
     assert "2 failures" in text
     assert "page[2] : LookupError: 2 is bad" in text  # what failed, and why
     assert "flaky (2 attempts): ValueError: no luck" in text

@@ -17,6 +17,7 @@ from flowq.errors import RunNotFound, UsageError
 from flowq.labels import check_labels
 from flowq.runtime.counts import read_totals
 from flowq.runtime.listening import read_queues
+from flowq.ui.pages.waiting import count_asking
 from flowq.ui.site import site_of
 
 PER_PAGE = 50
@@ -49,6 +50,9 @@ def list_runs(request: Request) -> Response:
         400 if problem else 200,
         runs=page.runs,
         totals=read_totals([run.run_id for run in page.runs], site.connection),
+        asking=count_asking(
+            [run.run_id for run in page.runs if run.state == "waiting"], site.connection
+        ),
         given=given,
         labels=labels,
         states=client.RUN_STATES,

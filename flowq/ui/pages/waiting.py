@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from itertools import islice, starmap
+from typing import TYPE_CHECKING
 
 from flowq import client, job_output
 from flowq.client import Explanation
@@ -21,13 +22,18 @@ from flowq.pictures.report import (
     without_beginning,
 )
 from flowq.render.events import progress_text
-from flowq.runtime import counts
+from flowq.runtime import counts, keys
+from flowq.runtime.connections import read_each
 from flowq.runtime.listening import find_unattended, run_of
-from flowq.runtime.runs import read_job_records
+from flowq.runtime.runs import read_entry, read_job_records
 from flowq.spec import Input
 from flowq.status import BAD, TOLERATED, JobStatus, declared_name, outermost_name
 from flowq.ui.pages.parts import COMMANDS
 from flowq.ui.reading import Seen
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
 
 MAX_FAILURES, MAX_NAMED = 10, 50
 """How many failures are shown with their traceback, and how many others are named."""
@@ -164,6 +170,27 @@ def find_asking(seen: Seen) -> list[Asking]:
     return [
         ask(job, name, records.get(job.job_id), number_by_name[name]) for name, job in some.items()
     ]
+
+
+MAX_EVENTS = 300
+"""Of how many events of a run the approvals are counted for the list of runs."""
+
+
+def count_asking(run_ids: Iterable[str], connection: Redis) -> dict[str, int]:
+    """Return how many approvals runs wait for, as far as their newest events say."""
+
+    def look(pipe: Pipeline, run_id: str) -> None:
+        pipe.xrevrange(keys.run_events(run_id), count=MAX_EVENTS)
+
+    found = {}
+    for run_id, (entries,) in read_each(run_ids, connection, look):
+        newest: dict[str, JobStatus] = {}
+        for event in starmap(read_entry, entries):
+            if event.name:
+                job = JobStatus(event.name, event.job_id, event.state, event.reason)
+                newest.setdefault(event.name, job)
+        found[run_id] = len({_approve_as(job) for job in newest.values() if job.is_asking})
+    return found
 
 
 def ask(job: JobStatus, name: str, record: client.JobRecord | None, number: int = 1) -> Asking:
