@@ -15,10 +15,10 @@ from flowq import client
 from flowq.client import RunFilter
 from flowq.errors import RunNotFound, UsageError
 from flowq.labels import check_labels
-from flowq.runtime.counts import read_totals
 from flowq.runtime.listening import read_queues
 from flowq.ui.pages.waiting import count_asking
 from flowq.ui.site import site_of
+from flowq.ui.totals import count_runs
 
 PER_PAGE = 50
 MAX_TEXT = 200
@@ -49,7 +49,7 @@ def list_runs(request: Request) -> Response:
         "runs.html",
         400 if problem else 200,
         runs=page.runs,
-        totals=read_totals([run.run_id for run in page.runs], site.connection),
+        totals=count_runs([run.run_id for run in page.runs], site.connection),
         asking=count_asking(
             [run.run_id for run in page.runs if run.state == "waiting"], site.connection
         ),
