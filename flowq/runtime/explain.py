@@ -180,9 +180,10 @@ def explain(
     place = _Place(connection, job.get("flowq_run", ""), commands)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
-    state = OUTCOMES[outcome].shown if status in _WITHOUT_A_CALL and outcome in OUTCOMES else status
+    has_own_word = status in _WITHOUT_A_CALL or "flowq_ends_as" in job
+    state = OUTCOMES[outcome].shown if has_own_word and outcome in OUTCOMES else status
     if status == "deferred":
-        reasons = tuple(_holds(job_id, job, place))
+        reasons = tuple(dict.fromkeys(_holds(job_id, job, place)))
     else:
         reasons = (*_beyond_holds(job_id, status, job, place), *_starter(job_id, job, place))
     return Explanation(job_id, state, reasons, job.get("flowq_name", ""))
@@ -268,13 +269,15 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
         hint = f"{_release(job_id, job, place)} closes the declaration"
         yield Reason("open", "it has not been released", hint=hint)
     if future:
-        yield from _blockers(job_id, future, place)
+        yield from _blockers(job_id, future, place, is_nested="flowq_nested" in job)
     yield from _gates(job, place)
     yield from _of_a_run(job_id, job, place)
     yield from _dependencies(job, place)
 
 
-def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator[Reason]:
+def _blockers(
+    job_id: str, future: Mapping[str, str], place: _Place, *, is_nested: bool
+) -> Iterator[Reason]:
     if "decided" in future:  # it does not wait for those that have not ended
         return
     edges = place.connection.hscan_iter(keys.edges(job_id), count=1_000)
@@ -286,6 +289,10 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
             pending.append(blocker)
         elif not outcome.endswith("!") and outcome not in SUCCESSES:
             ended_badly.append((blocker, outcome))
+    start = f"{job_id}--0"
+    if is_nested and start in pending:  # to users, the two are one job
+        pending.remove(start)
+        yield from _of_start(start, place)
     if pending:
         hint = f"look at the first one: {place.hint_job('explain', pending[0])}"
         text = f"it waits for {place.name(pending)}"
@@ -301,6 +308,15 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
             end = f"{cancel}, then {retry}"
         text = f"{place.name(ids)} did not succeed ({how})"
         yield Reason("blockers", text, ids, f"{again}{end}")
+
+
+def _of_start(start_id: str, place: _Place) -> Iterator[Reason]:
+    """Yield why a nested workflow has not begun."""
+    job = _read(keys.job(start_id), place.connection)
+    if job.get("status") == "deferred":
+        yield from _holds(start_id, job, place)
+    elif job:
+        yield from _beyond_holds(start_id, job.get("status", ""), job, place)
 
 
 def _starter(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
@@ -473,6 +489,8 @@ def _why_scheduled(job: Mapping[str, str]) -> str:
 
 
 def _tell_stop(job: Mapping[str, str], place: _Place) -> str:
+    if needless := job.get("flowq_ends_as"):
+        return f"it was stopped while it ran: {needless.partition(' ')[2]}"
     if why := job.get("flowq_reason"):
         return f"it was stopped while it ran, because {why}"
     if place.run_id and place.connection.hexists(keys.run(place.run_id), "canceling"):

@@ -425,6 +425,19 @@ def test_the_rest_ends_around_the_decision(
     assert run.state == ("succeeded" if is_needless or expected == "finished" else "failed")
 
 
+def test_explain_has_the_word_of_the_run_for_what_was_stopped(run: Runs) -> None:
+    submit(run, RACE)
+    b = take(run, "b")
+    end(run, "a", JobStatus.FINISHED)
+    b.set_status(JobStatus.STOPPED)
+    assert run.states["b"] == "skipped"
+    said = explain(b.id, run.connection)
+    assert (said.state, said.reasons[0].text) == (
+        "skipped",
+        "it was stopped while it ran: not needed: first has started",
+    )
+
+
 def test_what_is_not_needed_is_not_tried_again(run: Runs, tidy: Tidy) -> None:
     submit(run, RACE)
     b = take(run, "b")

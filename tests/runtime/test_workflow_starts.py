@@ -10,11 +10,13 @@ from redis import Redis
 
 from flowq.client import Run
 from flowq.errors import RunFailed, WrongState
+from flowq.graph import build_graph
+from flowq.planner import make_plan
 from flowq.render.groups import collapse
-from flowq.runtime import keys, retry
+from flowq.runtime import keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import tidy
-from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Matrix, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, Concurrency, Input, JobSpec, Matrix, Workflow
 from flowq.status import public_name
 from tests.runtime.language import RUN, Runs, each, job
 
@@ -132,6 +134,22 @@ def test_a_rejected_workflow_is_canceled_like_any_other_job(
     assert failed_names(run) == ("failed", ["sub"])
     assert run.state == "failed"
     assert explain(f"{RUN}-sub", run.connection).reasons[0].text == "rejected: not today"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({"approval": Approval()}, "approval"), ({"concurrency": Concurrency("one")}, "slot")],
+)
+def test_explain_says_of_a_workflow_what_keeps_the_job_that_begins_it(
+    run: Runs, options: dict[str, Any], kind: str
+) -> None:
+    submit(run, job("holds", "my_id", concurrency=Concurrency("one")))
+    sub = JobSpec("sub", workflow="inner", **options)
+    outer = Workflow("demo", (sub,), workflows={"inner": INNER})
+    runs.submit(make_plan(build_graph(outer), {}, "r2"), run.connection)
+    said = explain("r2-sub", run.connection)
+    assert [reason.kind for reason in said.reasons] == [kind]
+    assert "(start)" not in str(said)
 
 
 def test_a_rejected_item_that_is_a_workflow_has_no_result(run: Runs, work: Work) -> None:
