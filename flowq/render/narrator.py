@@ -32,6 +32,7 @@ from flowq.status import (
 )
 
 _FAILED_ATTEMPT = re.compile(r"attempt ([0-9]+) failed")
+_KEPT = re.compile(r"(^|: |; )kept from run [\w-]+$")
 
 # With three or four lines a job, ten a group, and the failures: fewer than 500 lines for any run.
 JOBS_IN_FULL = 60
@@ -200,7 +201,7 @@ class Narrator:
         part = self._change(event.name, state)
         if part.is_counted:
             yield from self._counts(part, event, detail)
-        else:
+        elif not (is_helper(event.name) and _is_kept(event)):
             yield self._line(event, detail)
 
     def _change(self, name: str, state: str | None) -> _Part:
@@ -263,6 +264,8 @@ class Narrator:
             self._started_at[event.name] = event.at
             attempt = self._attempts[event.name] = self._attempts.get(event.name, 0) + 1
             return f" (attempt {attempt})" if attempt > 1 else ""
+        if _is_kept(event):  # nothing of it took any time here
+            return reason
         started_at = self._started_at.pop(event.name, None)
         if started_at is not None and has_begun_for_nothing(event):
             self._attempts[event.name] -= 1
@@ -282,6 +285,10 @@ class Narrator:
         if started_at is None:
             return reason
         return f" ({format_duration((event.at - started_at).total_seconds())}){reason}"
+
+
+def _is_kept(event: Event) -> bool:
+    return event.state in ENDED and _KEPT.search(event.reason) is not None
 
 
 def _styled(state: str) -> Span:

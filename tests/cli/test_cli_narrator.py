@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -226,6 +227,23 @@ def test_a_retry_tells_of_a_large_group_what_it_does_again() -> None:
     assert lines == [
         "12:03:04 page started: 1,000 jobs, 999 of them have ended before",
         "12:03:04 page finished (1ms): 1,000 finished",
+    ]
+
+
+def test_what_is_kept_of_another_run_took_no_time_and_has_no_helpers() -> None:
+    names = ("nest(start)", "nest.y(list)", "nest.y[0]", "nest")
+    kept = "kept from run k3v9x0q2m5ab"
+    events = [
+        replace(event, reason=kept) for event in _events((name, "finished") for name in names)
+    ]
+    jobs = {name: JobStatus(name, f"r-{name}") for name in names}
+    status = fold(RunStatus("r", "flow", jobs=jobs), events)
+
+    lines = [plain(line) for line in Narrator(UTC).tell(events, status.jobs.values())]
+
+    assert [line.partition(" ")[2] for line in lines] == [
+        f"nest.y[0] finished: {kept}",
+        f"nest finished: {kept}",
     ]
 
 
