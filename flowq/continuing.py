@@ -31,11 +31,16 @@ SHORTEST_ID = 8
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A run that can be submitted, and what it keeps of the one before, with `sizes` of groups."""
+    """A run that can be submitted, and what it keeps of the one before, with `sizes` of groups.
+
+    `others` are inputs that it has from that run though a new run would have others: name, value as
+    before, and default now.
+    """
 
     plan: Plan
     choice: Choice
     sizes: Mapping[str, int]
+    others: tuple[tuple[str, Any, Any], ...] = ()
 
 
 def plan_continuation(
@@ -77,7 +82,13 @@ def plan_continuation(
         due_at=before.due_at,
         keeping=keep,
     )
-    return Continuation(plan, found[0], before.sizes)
+    as_before = given.keys() - (inputs or {}).keys()
+    others = tuple(
+        (each.name, given[each.name], each.default)
+        for each in workflow.inputs
+        if each.name in as_before and not each.required and each.default != given[each.name]
+    )
+    return Continuation(plan, found[0], before.sizes, others)
 
 
 def _read_before(run: Run) -> Before:

@@ -248,6 +248,11 @@ inputs = _named_values(
     "the environment."
 )
 
+changed_inputs = _named_values(
+    "With --file: an input that is another one than before; may be repeated. All others are as in "
+    "that run, so FLOWQ_INPUT_NAME in the environment and edited defaults do not count."
+)
+
 values = _named_values("An input of the approval; may be repeated.")
 
 labels = _named_values(

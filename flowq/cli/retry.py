@@ -16,7 +16,7 @@ from flowq.cli.place import Place, opened
 from flowq.cli.terminal import Interrupts
 from flowq.client import Run, submit
 from flowq.errors import UsageError
-from flowq.render.continuation import describe_choice
+from flowq.render.continuation import describe_choice, describe_inputs
 from flowq.render.json import plan_document, write_json
 from flowq.render.lines import spelled_line
 from flowq.status import RunStatus
@@ -37,7 +37,7 @@ NAMED = 5
     help="Continue the run with this workflow, in a new run that keeps all unchanged jobs.",
     shell_complete=complete_file,
 )
-@options.inputs
+@options.changed_inputs
 @options.no_import
 @click.option(
     "--dry-run", is_flag=True, help="With --file: print what is kept and what runs, and stop."
@@ -85,6 +85,7 @@ def command(
         if target is not None:
             draft = _plan(run, target, given, [job] if job else [], imports)
             lines = list(describe_choice(run.run_id, draft.choice, draft.sizes))
+            lines += describe_inputs(draft.others)
             if dry_run:
                 text = write_json(plan_document(draft.plan)) if as_json else "\n".join(lines) + "\n"
                 terminal.write(text, out)

@@ -301,6 +301,11 @@ def test_inputs_approvals_labels_and_outputs_go_over(
     assert longer.outputs() == {"all": [[0, 1, 2], 7]}
     other = plan_continuation(longer, parse_workflow(begun.edited, "w.yaml"), {"word": "b"})
     counted = connection.hgetall(keys.METRICS)
+    assert other.others == ()
+    edited = parse_workflow(
+        begun.edited.replace("count: 2, word: a", "count: 2, word: c"), "w.yaml"
+    )
+    assert plan_continuation(longer, edited).others == (("word", "a", "c"),)
     asks = submit(other.plan, connection)
     assert connection.hgetall(keys.METRICS) == counted
     work()

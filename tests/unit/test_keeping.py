@@ -13,7 +13,7 @@ from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.keeping import Before, Choice, choose
 from flowq.pictures.stored import make_source, read_workflow
-from flowq.render.continuation import describe_choice
+from flowq.render.continuation import describe_choice, describe_inputs
 from flowq.runtime import keeping, planned
 from flowq.spec import Workflow
 from tests.reading import parse_workflow
@@ -135,6 +135,15 @@ def test_what_has_failed_or_is_asked_for_runs_with_all_that_follows() -> None:
     assert set(choice.reasons) == {"thumb", "pack", "ask", "send", "clean"}
     with pytest.raises(UsageError, match="has no job thumbs; did you mean 'thumb'"):
         chosen(TEXT, ("thumbs",))
+
+
+def test_inputs_that_are_as_before_though_their_default_is_another_one_are_named() -> None:
+    others = [("n", 2, 5), ("to", "a", "b c"), ("all", [1] * 99, [])]
+    assert list(describe_inputs(others)) == [
+        "input as before: n = 2 (its default is 5 now; -i n=5)",
+        "input as before: to = a (its default is b c now; -i 'to=b c')",
+        f"input as before: all = [{'1, ' * 12}1,… (its default is [] now; -i 'all=[]')",
+    ]
 
 
 def test_without_anything_to_run_it_is_refused() -> None:
