@@ -256,6 +256,8 @@ class _Takeover:
         """Return the stored call of a job, in which the ids are those of the new run.
 
         Both ids have the same length, so the pickle remains one, and nothing has to be loaded.
+        Limit: ids are not told from values, so a value that contains an id of a job of the old run
+        becomes that of the same job here. It is only read if the job runs again in this run.
         """
         old, new = f"{self._old}-".encode(), f"{self._new}-".encode()
         assert len(old) == len(new)  # by `flowq.continuing`
