@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -91,6 +91,11 @@ def percent_of(value: float, most: float) -> float:
 def iso(at: datetime) -> str:
     """Return an instant for the attribute `datetime`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def before(at: datetime, seconds: float) -> datetime:
+    """Return the instant so many seconds before another one."""
+    return at - timedelta(seconds=seconds)
 
 
 def relative(at: datetime, now: datetime) -> str:
@@ -186,8 +191,17 @@ def brief(inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, format_value(value)) for name, value in islice(inputs.items(), MAX_INPUTS)]
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+def uncoloured(text: str) -> str:
+    """Return what a job has printed without what sets its colours."""
+    return _COLOUR.sub("", text)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "as_input": show_input,
+    "before": before,
     "brief": brief,
     "checked_by": checked_by,
     "count": count,
@@ -211,5 +225,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "spelled": spelled,
     "state": say_state,
     "took_of": find_run_duration,
+    "uncoloured": uncoloured,
     "utc": utc_time,
 }

@@ -63,10 +63,10 @@ def fail_hugely(megabytes: int) -> None:
 
 
 def print_until(path: str) -> int:
-    """Print lines until there is a file; return how many."""
+    """Print lines in colours until there is a file; return how many."""
     count = 0
     while not Path(path).exists():
-        print(f"line {count}", flush=True)
+        print(f"\x1b[3{count % 8}mline {count}\x1b[0m", flush=True)
         count += 1
         time.sleep(0.05)
     return count

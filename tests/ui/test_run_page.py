@@ -29,6 +29,7 @@ from flowq.runtime import counts, runs
 from flowq.runtime.approvals import say_who
 from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
 from flowq.ui import reading
+from flowq.ui.looks import uncoloured
 from flowq.workers import Worker
 from tests import JOBS_FOLDER
 from tests.runtime.language import RUN, Runs, each
@@ -239,6 +240,8 @@ def test_an_approval_has_a_form_with_typed_fields(shop: Runs, page: TestClient) 
         assert {"inputs.version", "inputs.loud", "inputs.place", "note", "reason"} <= names
         assert f"/api/runs/{RUN}/jobs/deploy/approve" in acts
         assert f"/api/runs/{RUN}/jobs/deploy/reject" in acts
+        assert all("disabled" in each for each in found.all("button", type="submit"))
+        assert found.all("details")  # which the form to reject is in
 
 
 def test_a_job_shows_each_attempt_with_its_output_and_error(shop: Runs, page: TestClient) -> None:
@@ -341,6 +344,27 @@ def test_a_run_tells_who_has_done_what(shop: Runs, page: TestClient, connection:
     assert re.search(f"Rejected by eve , {at} : deploy Retried by dan , {at} : deploy", text)
     assert re.search("Approved by bob , .*: deploy", text)
     assert "Canceled by carol ," in text
+
+
+def test_what_was_decided_takes_the_place_of_its_form(
+    shop: Runs, page: TestClient, connection: Redis
+) -> None:
+    Run(RUN, connection).approve("deploy", {"version": 2, "place": "here"}, by="bob", note="fine")
+
+    text = get(page, f"/runs/{RUN}").text
+    decided = text[text.index("Approvals deploy Deploy it?") :]
+    assert re.match(r"Approvals deploy Deploy it\? Approved by bob , .* Note fine Given", decided)
+
+
+def test_the_title_of_a_tab_has_the_state_and_the_name(shop: Runs, page: TestClient) -> None:
+    assert "<title>▶ demo (2 failed) – flowq</title>" in page.get(f"/runs/{RUN}").text
+    assert "<title>✗ flaky – flowq</title>" in page.get(f"/runs/{RUN}/jobs/flaky").text
+    assert "<title>✗ page – flowq</title>" in page.get(f"/runs/{RUN}/groups/page").text
+    assert page.get("/static/flowq.svg").headers["content-type"].startswith("image/svg+xml")
+
+
+def test_colours_of_output_are_left_out_and_nothing_else() -> None:
+    assert uncoloured("\x1b[1;31mred\x1b[0m \x1b[2Jx\x1b[m") == "red \x1b[2Jx"
 
 
 def test_a_page_that_may_only_look_has_no_forms_of_acts(shop: Runs, connection: Redis) -> None:

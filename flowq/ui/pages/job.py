@@ -22,13 +22,14 @@ from flowq.render.job_output import attempt_lines, drop_note, left_out_note
 from flowq.render.summary import without_runtime
 from flowq.runtime.counts import find_id, read_item_events
 from flowq.runtime.lookups import read_timeout_s
+from flowq.runtime.printed import Printed
 from flowq.runtime.results import get_failures, read_views
 from flowq.runtime.runs import read_job_records
 from flowq.spec import JobSpec
 from flowq.status import BAD, ENDED, RUN_ENDED, JobStatus, RunStatus, fold
 from flowq.ui.pages.inside import find_spec, list_inside, say_command
 from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
-from flowq.ui.pages.waiting import ask
+from flowq.ui.pages.waiting import Asking, ask
 from flowq.ui.reading import Seen
 from flowq.ui.site import site_of
 from flowq.ui.values import show_view, show_views
@@ -54,6 +55,7 @@ def show_job(request: Request) -> Response:
     record = read_job_records([job.job_id], run.connection).get(job.job_id)
     view = read_views([job.job_id], run.connection).get(job.job_id, client.JobView())
     hosts = run.find_hosts([job.worker, *(each.worker for each in attempts)])
+    logs = list(_read_logs(run, job, search))
     before, after = _find_neighbours(seen, name, root)
     timed, spec = with_span(seen.status).get(name, job), find_spec(run, name)
     inside = [
@@ -82,7 +84,7 @@ def show_job(request: Request) -> Response:
         attempts=[] if inside else [_tell_attempt(each, hosts) for each in attempts],
         on=say_place(job.worker, hosts) if job.worker else "",
         progress=progress_text(job.progress) if job.progress else "",
-        asking=ask(job, name, record) if job.is_asking else None,
+        approval=_find_approval(job, name, record),
         explained=_explain(run, job) if needs_explanation else None,
         arguments=show_views(view.arguments),
         result=show_view(view.result) if job.state == "finished" else None,
@@ -90,7 +92,8 @@ def show_job(request: Request) -> Response:
         if record and record.polls
         else [],
         trace=_read_traceback(run, job, is_full="full" in request.query_params),
-        logs=list(_read_logs(run, job, search)),
+        logs=logs,
+        printed=any(each.size for each in logs),
         no_log=_explain_no_log(run, job, has_inside=bool(inside)),
         search=search,
         before=before,
@@ -99,6 +102,12 @@ def show_job(request: Request) -> Response:
         is_ended=seen.status.state in RUN_ENDED,
         can_retry=seen.status.state in RUN_ENDED and not job.helps,
     )
+
+
+def _find_approval(job: JobStatus, name: str, record: client.JobRecord | None) -> Asking | None:
+    """Return what a job asks, or was asked."""
+    is_decided = record is not None and record.needs_approval and record.decision is not None
+    return ask(job, name, record) if job.is_asking or is_decided else None
 
 
 def _find_job(seen: Seen, name: str) -> tuple[JobStatus, Sequence[Attempt]]:
@@ -177,7 +186,10 @@ class _Log:
 
 
 def _read_logs(run: Run, job: JobStatus, search: str) -> Iterator[_Log]:
-    printed = job_output.read(run, [job.job_id]).get(job.job_id, {})
+    """Yield the output of each attempt, newest first; also of one that has printed nothing yet."""
+    printed = dict(job_output.read(run, [job.job_id]).get(job.job_id, {}))
+    if job.state == "started":
+        printed.setdefault(job.attempts, Printed())
     for number, each in sorted(printed.items(), reverse=True):
         lines = attempt_lines(each)
         gaps = {left_out_note(each.left_out) if each.left_out else "", drop_note(each)} - {""}

@@ -31,6 +31,7 @@ from flowq.status import RUN_ENDED
 from flowq.ui.pages.parts import COMMANDS, find_target, when_counted
 from flowq.ui.pages.waiting import (
     find_asking,
+    find_decided,
     find_running,
     find_waiting,
     read_failures,
@@ -65,6 +66,7 @@ def show_run(request: Request) -> Response:
         left=[] if is_ended else find_left(seen),
         hold=None if is_ended else seen.run.find_hold(COMMANDS),
         asking=[] if is_ended else find_asking(seen),
+        decided=find_decided(seen),
         waiting=None if is_ended else find_waiting(seen),
         running=[] if is_ended else find_running(seen),
         failures=read_failures(seen),

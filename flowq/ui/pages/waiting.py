@@ -27,7 +27,14 @@ from flowq.runtime.connections import read_each
 from flowq.runtime.listening import find_unattended, run_of
 from flowq.runtime.runs import read_entry, read_job_records
 from flowq.spec import Input
-from flowq.status import BAD, TOLERATED, JobStatus, declared_name, outermost_name
+from flowq.status import (
+    BAD,
+    TOLERATED,
+    ApprovalDecision,
+    JobStatus,
+    declared_name,
+    outermost_name,
+)
 from flowq.ui.pages.parts import COMMANDS
 from flowq.ui.reading import Seen
 
@@ -143,7 +150,10 @@ def _walk(seen: Seen) -> Iterator[tuple[str, Picture]]:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A job that asks for an approval, or a group whose items do; `number` is how many."""
+    """A job that asks for an approval, or a group whose items do; `number` is how many.
+
+    `decision` is None until somebody has decided.
+    """
 
     name: str
     job: JobStatus
@@ -151,6 +161,7 @@ class Asking:
     asks: Sequence[Input]
     number: int
     since: datetime | None
+    decision: ApprovalDecision | None = None
 
 
 def find_asking(seen: Seen) -> list[Asking]:
@@ -193,10 +204,30 @@ def count_asking(run_ids: Iterable[str], connection: Redis) -> dict[str, int]:
     return found
 
 
+def find_decided(seen: Seen) -> list[Asking]:
+    """Return what was approved or rejected, the newest first."""
+    acts = [event.acted_on for event in seen.acts if event.act in ("approve", "reject")]
+    jobs_by_name: dict[str, list[JobStatus]] = {}
+    for job in seen.status.jobs.values():
+        for name in {job.name, _approve_as(job)}:
+            jobs_by_name.setdefault(name, []).append(job)
+    jobs = [job for name in acts for job in jobs_by_name.get(name, ())]
+    asking = {_approve_as(job) for job in seen.status.jobs.values() if job.is_asking}
+    firsts: dict[str, JobStatus] = {}
+    for job in jobs:
+        if (name := _approve_as(job)) not in asking:
+            firsts.setdefault(name, job)
+    some = dict(islice(firsts.items(), MAX_APPROVALS))
+    records = read_job_records([job.job_id for job in some.values()], seen.run.connection)
+    found = [ask(job, name, records.get(job.job_id)) for name, job in some.items()]
+    return [each for each in found if each.decision]
+
+
 def ask(job: JobStatus, name: str, record: client.JobRecord | None, number: int = 1) -> Asking:
-    """Return what a job asks."""
+    """Return what a job asks, and what was decided."""
     message, asks = (record.message, record.asks) if record else ("", ())
-    return Asking(name, job, message, asks, number, job.deferred_at)
+    decision = record.decision if record and not job.is_asking else None
+    return Asking(name, job, message, asks, number, job.deferred_at, decision)
 
 
 def _approve_as(job: JobStatus) -> str:

@@ -1,7 +1,5 @@
-// Makes the pages of flowq live. Without it they are complete, and only their buttons do nothing.
-//
-// [data-live=RUN] is kept current by events, a page with [data-refresh] by reading it again, form.act
-// is sent as JSON, pre[data-log] grows. What others have written is only ever set as text.
+// Makes pages live. [data-live=RUN] is kept current by events, one with [data-refresh] by reading it
+// again, form.act is sent as JSON, pre[data-log] grows. Others' texts are only ever set as text.
 
 const GLYPHS = {
 	deferred: "○", scheduled: "◷", queued: "◌", started: "▶", finished: "✓", failed: "✗", tolerated: "!",
@@ -9,42 +7,34 @@ const GLYPHS = {
 	running: "▶", succeeded: "✓", waiting: "○", staged: "○",
 };
 const ORDER = "failed stopped expired tolerated started queued scheduled deferred finished skipped canceled deleted".split(" ");
-const SVG = "http://www.w3.org/2000/svg";
 
-const ANNOUNCE_MS = 5000;
+const TICK_MS = 5000; // of ages, and of what screen readers say
 const REFRESH_MS = 3000; // of lists
-const REREAD_MS = 5000; // of the rest of a live page; longer where many look, or where it takes long
-const LOG_MS = 1000;
+const SOON_MS = 1000; // of logs, of a live page with new failures, and of the first retry
+const REREAD_MS = 5000; // of a live page with other changes; longer where many look, or where it takes long
+const IDLE_MS = 15000; // of one without
 const MAX_PIECES = 1000; // of a log that is followed
-const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30000;
 const WATCH_MS = 30000; // whether an ended run goes on
-const MAX_FAILURES = 20;
-const CHUNK_MS = 30; // of work at a time
+const OVER = ["succeeded", "failed", "canceled", "removed"];
 
-const root = document.body.dataset.root || "";
+const root = document.body.dataset.root;
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// What is invisible, or turns the direction of what is read, is spelled as on the server.
+// What is invisible, or turns the direction of reading, is spelled as on the server.
 const spelled = (text) => String(text).replace(
 	/[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
 	(c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
 );
 
-function setAll(element, attributes) {
-	for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-}
-
 function make(tag, attributes, ...children) {
 	const made = document.createElement(tag);
-	setAll(made, attributes);
+	for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
 	made.append(...children);
 	return made;
 }
-
-const glyph = (state) => make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS[state] || "?");
 
 function setText(element, text) {
 	if (element && element.textContent !== text) element.textContent = text;
@@ -52,30 +42,53 @@ function setText(element, text) {
 
 // What is said
 
-let toSay = "", saidAt = -ANNOUNCE_MS, sayTimer = 0;
+let toSay = ""; // to screen readers: the newest counts
 
-function say(text) { // for screen readers, every 5 s at most: the newest counts
-	toSay = text;
-	if (sayTimer) return;
-	sayTimer = setTimeout(() => {
-		sayTimer = 0;
-		saidAt = performance.now();
-		setText(find("[data-announce]"), toSay);
-	}, Math.max(0, saidAt + ANNOUNCE_MS - performance.now()));
-}
+const notes = new Map(); // what does not answer, since when; and what was done
 
-const troubles = new Map(); // what does not answer, and since when
-
-function note(what, text) {
-	if (!text) troubles.delete(what);
-	else if (!troubles.has(what)) troubles.set(what, `${text} since ${new Date().toISOString().slice(11, 19)} UTC`);
+function note(what, text, since = ` since ${new Date().toISOString().slice(11, 19)} UTC`) {
+	if (!text) notes.delete(what);
+	else if (!since || !notes.has(what)) notes.set(what, text + since);
 	let shown = find("#connection");
 	if (!shown) {
-		shown = make("div", { id: "connection", class: "connection", role: "status" });
+		shown = make("div", { id: "connection", role: "status" });
 		document.body.append(shown);
 	}
-	setText(shown, [...troubles.values()].join("; "));
-	shown.hidden = !troubles.size;
+	shown.className = notes.size > notes.has("act") ? "connection bad" : "connection";
+	setText(shown, [...notes.values()].join("; "));
+	shown.hidden = !notes.size;
+}
+
+// Ages
+
+let ahead = 0; // the clock of the server, in ms
+
+function setClock(page) {
+	ahead = Date.parse(find("footer time", page).dateTime) - Date.now();
+}
+
+const UNITS_OF_TIME = [["d", 86400, "h", 3600], ["h", 3600, "m", 60], ["m", 60, "s", 1]];
+
+function tellDuration(s) { // as `format_duration`
+	if (s < 9.95) return `${s.toFixed(1)}s`;
+	const whole = Math.round(s), found = UNITS_OF_TIME.find(([, size]) => whole >= size);
+	if (!found) return `${whole}s`;
+	const [unit, size, small, smaller] = found;
+	return `${Math.floor(whole / size)}${unit} ${String(Math.floor((whole % size) / smaller)).padStart(2, "0")}${small}`;
+}
+
+function tellAge(s) { // as `relative`
+	if (s <= -1) return `in ${tellDuration(-s)}`;
+	if (s < 2) return "just now";
+	const [unit, size] = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]].find(([, each]) => s >= each);
+	return `${Math.floor(s / size)} ${unit} ago`;
+}
+
+function tick() {
+	setText(find("[data-announce]"), toSay);
+	const since = (at) => (Date.now() + ahead - Date.parse(at)) / 1000;
+	for (const each of findAll("time + .ago")) setText(each, tellAge(since(each.previousElementSibling.dateTime)));
+	for (const each of findAll("[data-since]")) setText(each, tellDuration(Math.max(0, since(each.dataset.since))));
 }
 
 // Nothing moves under the pointer or the focus
@@ -87,45 +100,37 @@ let held = []; // what has the focus, is under the pointer, or is selected
 const isBusy = (element) => held.some((each) => element.contains(each));
 
 function steadily(change) { // what is looked at stays where it is
-	const { activeElement, body } = document, selection = getSelection(); // slow after a change
-	const focused = activeElement !== body && activeElement !== find("main") && activeElement;
-	held = [focused, pointed, !selection?.isCollapsed && selection?.anchorNode].filter((each) => each?.isConnected);
+	const { activeElement } = document, selection = getSelection(); // slow after a change
+	held = [!activeElement?.matches("body, main") && activeElement, pointed, !selection?.isCollapsed && selection?.anchorNode]
+		.filter((each) => each?.isConnected && !each.closest?.("[data-done]"));
 	const middle = scrollY > 0 && document.elementFromPoint(innerWidth / 2, innerHeight / 2);
-	const seen = [...held, middle].find((each) => {
-		const at = each?.getBoundingClientRect?.();
-		return at && at.bottom > 0 && at.top < innerHeight && at.height < innerHeight;
-	});
-	const before = seen?.getBoundingClientRect().top;
+	const places = [find("[data-done]")?.closest(".panel"), ...held, middle]
+		.map((each) => [each, each?.getBoundingClientRect?.()])
+		.filter(([, at]) => at && at.bottom > 0 && at.top < innerHeight && at.height < innerHeight);
 	change();
-	const by = seen?.isConnected ? seen.getBoundingClientRect().top - before : 0;
+	const [seen, before] = places.find(([each]) => each.isConnected) || [];
+	const by = seen ? seen.getBoundingClientRect().top - before.top : 0;
 	if (Math.abs(by) >= 1) scrollBy({ top: by, behavior: "instant" });
 }
 
 // One page becomes a newer one
 
-const KEPT = "pre[data-log], output, script, #connection, [data-announce]";
-const UNITS = ["TR", "LI", "ARTICLE", "FORM", "DETAILS"]; // changed as a whole, or not at all
-const KEPT_ATTRIBUTES = ["open", "aria-disabled", "data-position"];
+const KEPT = "pre[data-log], output, form[data-sent], form[data-edited]";
+const UNITS = "tr, li, article, form, details"; // changed as a whole, or not at all
+const KEPT_ATTRIBUTES = ["open", "aria-disabled", "tabindex"];
 
-const keyOf = ({ id, dataset = {} }) => id || dataset.key || dataset.failure || dataset.job || "";
+document.addEventListener("input", ({ target }) => target.form?.setAttribute("data-edited", ""));
 
-const isEdited = (field) =>
-	field.type === "checkbox" ? field.checked !== field.defaultChecked
-		: field.options ? field.selectedIndex !== Math.max(0, [...field.options].findIndex((each) => each.defaultSelected))
-			: field.value !== field.defaultValue;
-
-const mayChange = (node) => {
-	if (node.nodeType !== 1) return true;
-	if (node.matches(KEPT) || (UNITS.includes(node.tagName) && isBusy(node))) return false;
-	return node.tagName !== "FORM" || !(node.dataset.sent || findAll("input, select, textarea", node).some(isEdited));
-};
+const mayChange = (node) =>
+	node.nodeType !== 1 || node.dataset.done || !(node.matches(KEPT) || (node.matches(UNITS) && isBusy(node)));
 
 const nameAll = () => { // what has no key is told apart by the heading above it, and its number there
 	let head = "";
 	const counts = new Map();
 	return (node) => {
 		if (/^H\d/.test(node.nodeName)) head = node.id || node.textContent.replace(/\d/g, "");
-		const kind = `${head} ${node.nodeName} ${keyOf(node)}`, number = (counts.get(kind) || 0) + 1;
+		const { id, dataset = {} } = node, key = id || dataset.key || dataset.failure || dataset.job || "";
+		const kind = `${head} ${node.nodeName} ${key}`, number = (counts.get(kind) || 0) + 1;
 		counts.set(kind, number);
 		return [`${kind} ${number}`, node];
 	};
@@ -133,14 +138,7 @@ const nameAll = () => { // what has no key is told apart by the heading above it
 
 function morph(old, next) {
 	if (old.isEqualNode(next) || !mayChange(old)) return;
-	if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName) {
-		if (old.nodeType !== 1 || !isBusy(old)) old.replaceWith(document.importNode(next, true));
-		return;
-	}
-	if (old.nodeType !== 1) {
-		old.nodeValue = next.nodeValue;
-		return;
-	}
+	if (old.nodeType !== 1) return void (old.nodeValue = next.nodeValue);
 	for (const name of new Set([...old.getAttributeNames(), ...next.getAttributeNames()])) {
 		const value = next.getAttribute(name);
 		if (KEPT_ATTRIBUTES.includes(name) || value === old.getAttribute(name)) continue;
@@ -148,9 +146,12 @@ function morph(old, next) {
 		else old.setAttribute(name, value);
 	}
 	const known = new Map([...old.childNodes].map(nameAll())), wanted = new Map([...next.childNodes].map(nameAll()));
-	for (const [name, gone] of known) if (!wanted.has(name) && mayChange(gone) && !isBusy(gone)) gone.remove();
+	const stays = (node) => isBusy(node) || (!mayChange(node) && !node.matches("form, pre"));
+	const kept = new Set(); // what is gone, but looked at: in its place
+	for (const [name, gone] of known) if (!wanted.has(name)) stays(gone) ? kept.add(gone) : gone.remove();
 	let at = old.firstChild;
 	for (const [name, child] of wanted) {
+		while (kept.has(at)) at = at.nextSibling;
 		const same = known.get(name);
 		if (!same) {
 			old.insertBefore(document.importNode(child, true), at);
@@ -162,45 +163,63 @@ function morph(old, next) {
 	}
 }
 
-async function readPage() {
+async function readPage(selector) {
 	const reply = await fetch(location.href);
 	if (!reply.ok) throw new Error(`the page answers ${reply.status}`);
-	return new DOMParser().parseFromString(await reply.text(), "text/html");
-}
-
-function takeOver(page, selector) {
+	const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+	setClock(page);
+	enable(page);
 	const old = findAll(`${selector}, footer time`);
 	steadily(() => findAll(`${selector}, footer time`, page).forEach((each, index) => old[index] && morph(old[index], each)));
+	for (const form of findAll("[data-unanswered]")) { // the page shows what has become of it
+		setText(find("output", form), "");
+		delete form.dataset.unanswered;
+	}
+	tick();
+	followAll();
+	if (find(selector, page)) document.title = page.title;
 }
 
-// Lists
+let dueAt = Infinity, wake = () => {}, asked = [];
 
-let refreshNow = () => {};
+function reread(wait) { // after so many ms, at the latest
+	dueAt = Math.min(dueAt, performance.now() + wait);
+	wake();
+}
 
-async function keepFresh() {
-	let wake, failed = 0;
-	refreshNow = () => wake?.();
-	for (let took = 0; ;) {
-		const wait = failed ? Math.min(LONGEST_RETRY_MS, REFRESH_MS * 2 ** failed) : Math.max(REFRESH_MS, 20 * took);
-		await Promise.race([sleep(wait), new Promise((done) => { wake = done; })]);
-		if (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
-		const began = performance.now();
+const rereadNow = () => new Promise((done) => {
+	asked.push(done);
+	reread(0);
+});
+
+async function keepFresh({ read, wait }) {
+	reread(wait(0));
+	for (let failed = 0, took = 0; ;) {
+		for (let left; (left = dueAt - performance.now()) > 0 || document.hidden;) {
+			await new Promise((done) => {
+				wake = done;
+				setTimeout(done, document.hidden ? LONGEST_RETRY_MS : Math.min(left, LONGEST_RETRY_MS));
+			});
+		}
+		const answered = asked, began = performance.now();
+		[dueAt, asked] = [Infinity, []];
 		try {
-			const page = await readPage();
-			takeOver(page, "main");
+			await read();
 			[failed, took] = [0, performance.now() - began];
 			note("page", "");
 		} catch (error) {
 			failed = Math.min(failed + 1, 4);
 			note("page", error instanceof TypeError ? "not connected" : error.message);
 		}
+		reread(failed ? Math.min(LONGEST_RETRY_MS, REFRESH_MS * 2 ** failed) : wait(took));
+		for (const done of answered) done();
 	}
 }
 
 // A live run
 
 function setState(element, state) {
-	const shown = element?.matches(".state") ? element : element && find(".state", element);
+	const shown = element && find(".state", element);
 	if (!shown || shown.dataset.state === state) return;
 	shown.dataset.state = state;
 	setText(find(".glyph", shown), GLYPHS[state] || "?");
@@ -215,24 +234,14 @@ function setCounts(element, counts) {
 		let part = kept.get(state);
 		kept.delete(state);
 		if (!part) {
-			part = make("span", { "data-state": state }, glyph(state), make("span", { "data-count": state }), ` ${state}`);
+			const glyph = make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS[state]);
+			part = make("span", { "data-state": state }, glyph, make("span", { "data-count": state }), ` ${state}`);
 		}
 		setText(find("[data-count]", part), counts[state].toLocaleString("en"));
 		if (part === at) at = at.nextSibling;
 		else element.insertBefore(part, at);
 	}
 	for (const gone of kept.values()) gone.remove();
-	const bar = element.previousElementSibling;
-	if (!bar?.matches("svg.bar")) return;
-	const total = named.reduce((sum, state) => sum + counts[state], 0);
-	let x = 0;
-	named.forEach((state, index) => {
-		const rect = bar.children[index] || bar.appendChild(document.createElementNS(SVG, "rect"));
-		const width = (100 * counts[state]) / total;
-		setAll(rect, { class: state, x: x.toFixed(2), width: width.toFixed(2), height: 8 });
-		x += width;
-	});
-	while (bar.children.length > named.length) bar.lastChild.remove();
 }
 
 function showJob(element, job) {
@@ -252,20 +261,16 @@ class LiveRun {
 		this.run = section.dataset.live;
 		this.position = section.dataset.position || "";
 		this.status = find("[data-status] .state", section)?.dataset.state || "";
-		this.title = document.title;
-		this.retryMs = FIRST_RETRY_MS;
+		this.retryMs = SOON_MS;
 		this.viewers = 1;
 		this.took = 0;
-		this.failures = null;
 		this.waiting = []; // frames, while the page is read
 		this.isReading = false;
 		this.list();
 		// A browser opens few streams at a time, so one that nobody sees leaves its place.
 		document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
-		addEventListener("pagehide", () => this.close());
-		addEventListener("pageshow", (event) => event.persisted && this.open());
-		refreshNow = () => this.reread(0).then(() => this.open());
 		this.open();
+		keepFresh({ read: () => this.read(), wait: (took) => this.wait(IDLE_MS, took) });
 	}
 
 	list() { // which elements show which job
@@ -281,17 +286,22 @@ class LiveRun {
 		const after = this.position ? `?after=${encodeURIComponent(this.position)}` : "";
 		const source = (this.source = new EventSource(`${root}/api/runs/${encodeURIComponent(this.run)}/events${after}`));
 		source.onopen = () => {
-			this.retryMs = FIRST_RETRY_MS;
-			note("run", "");
+			this.retryMs = SOON_MS;
+			if (notes.has("page")) reread(0);
+			note("page", "");
 			note("server", "");
 		};
 		source.addEventListener("snapshot", (event) => this.take(event));
 		source.addEventListener("frame", (event) => this.take(event));
-		source.addEventListener("away", (event) => note("server", JSON.parse(event.data).since ? "the server of the runs is away" : ""));
+		source.addEventListener("away", (event) => {
+			const { since } = JSON.parse(event.data);
+			note("server", since && "the server of the runs is away");
+			if (!since) reread(100);
+		});
 		source.addEventListener("end", (event) => this.end(JSON.parse(event.data)));
 		source.onerror = () => {
 			this.close();
-			note("run", "not connected");
+			note("page", "not connected");
 			this.timer = setTimeout(() => this.open(), this.retryMs * (0.75 + Math.random() / 2));
 			this.retryMs = Math.min(2 * this.retryMs, LONGEST_RETRY_MS);
 		};
@@ -305,11 +315,11 @@ class LiveRun {
 
 	end({ status }) {
 		this.close();
+		this.status = status;
 		if (status === "removed") {
 			note("run", "this run is no longer kept");
 			return;
 		}
-		if (this.rereadTimer) this.reread(100);
 		this.timer = setTimeout(() => this.open(), WATCH_MS); // a retry
 	}
 
@@ -322,81 +332,44 @@ class LiveRun {
 
 	show(frame) {
 		const { status, counts, jobs, failures } = frame, before = this.status, failed = counts.failed || 0;
+		const name = this.section.dataset.of, own = name ? jobs[name]?.status : status, look = document.title[0];
 		this.viewers = frame.viewers || 1;
-		const isNew = failures && JSON.stringify(failures) !== JSON.stringify(this.failures);
 		steadily(() => {
 			setState(find("[data-status]", this.section), status);
 			setText(find("[data-reason]", this.section), spelled(frame.reason));
-			for (const each of findAll("[data-counts]", this.section)) if (!each.closest("[data-job]")) setCounts(each, counts);
-			if (isNew) this.showFailures(failures, counts);
+			for (const each of findAll("[data-counts]:not([data-job] *)", this.section)) setCounts(each, counts);
 		});
 		this.showJobs(Object.entries(jobs));
 		this.status = status;
-		if (find("[data-status]", this.section)) document.title = `${GLYPHS[status] || ""} ${failed ? `${failed} failed – ` : ""}${this.title.replace(/^\w+(?=: )/, status)}`;
-		if (before !== status || isNew) say(`The run is ${status}: ${counts.finished || 0} finished, ${failed} failed`);
-		if (before !== status) this.reread(100);
-		else if (isNew || Object.keys(jobs).length) this.reread(Math.max(REREAD_MS, 40 * this.took, 1000 * this.viewers));
+		if (own) document.title = document.title.replace(/^\S+/, GLYPHS[own] || "?");
+		if (!name) document.title = document.title.replace(/( \(\d+ failed\))? – flowq$/, `${failed ? ` (${failed} failed)` : ""} – flowq`);
+		if (before !== status || failures) toSay = `The run is ${status}: ${counts.finished || 0} finished, ${failed} failed`;
+		if (before !== status || look !== document.title[0]) reread(100);
+		else if (failures || Object.keys(jobs).length) reread(this.wait(failures ? SOON_MS : REREAD_MS, this.took));
+	}
+
+	wait(least, took) {
+		this.took = took;
+		return OVER.includes(this.status) ? Infinity : Math.max(least, 40 * took, 1000 * this.viewers);
 	}
 
 	async showJobs(jobs) {
-		for (let until = performance.now() + CHUNK_MS, index = 0; index < jobs.length; index += 1) {
-			const [name, job] = jobs[index];
+		for (const [index, [name, job]] of jobs.entries()) {
 			for (const element of this.shown.get(name) || []) if (element.isConnected) showJob(element, job);
-			if (performance.now() > until) {
-				await new Promise(requestAnimationFrame);
-				until = performance.now() + CHUNK_MS;
-			}
+			if (index % 500 === 499) await new Promise(requestAnimationFrame);
 		}
 	}
 
-	showFailures(failures, counts) {
-		const before = new Set((this.failures || []).map(({ name }) => name));
-		const added = failures.filter(({ name }) => !before.has(name) && !find(`[data-failure="${CSS.escape(name)}"]`, this.section));
-		this.failures = failures;
-		if (!added.length) return;
-		let head = find("#failures", this.section);
-		if (!head) {
-			head = make("h2", { id: "failures" });
-			this.section.insertBefore(head, find(":scope > h2", this.section));
+	async read() { // what frames do not tell
+		this.isReading = true;
+		try {
+			await readPage("[data-live]");
+			this.list();
+		} finally {
+			this.isReading = false;
+			for (const frame of this.waiting.splice(0)) this.show(frame);
 		}
-		const number = counts.failed || failures.length;
-		setText(head, `${number.toLocaleString("en")} failure${number === 1 ? "" : "s"}`);
-		for (const { name, error } of added.reverse()) {
-			const link = make("a", { href: `${root}/runs/${encodeURIComponent(this.run)}/jobs/${encodeURIComponent(name)}` }, spelled(name));
-			head.after(make("article", { class: "note bad", "data-failure": name }, make("p", {},
-				make("span", { class: "state", "data-state": "failed" }, glyph("failed"), " ", make("span", { class: "word" }, "failed")),
-				" ", make("b", {}, link), ": ", make("bdi", { class: "why" }, spelled(error)))));
-		}
-		for (const old of findAll("[data-failure]", this.section).slice(MAX_FAILURES)) if (!isBusy(old)) old.remove();
 	}
-
-	reread(wait) { // what frames do not tell
-		const at = performance.now() + wait;
-		if (this.rereadTimer && this.rereadAt <= at) return Promise.resolve();
-		clearTimeout(this.rereadTimer);
-		this.rereadAt = at;
-		return new Promise((done) => {
-			this.rereadTimer = setTimeout(async () => {
-				this.rereadTimer = 0;
-				if (this.isReading) return done(this.reread(REREAD_MS));
-				this.isReading = true;
-				const began = performance.now();
-				try {
-					const page = await readPage();
-					takeOver(page, "[data-live]");
-					if (find("[data-live]", page)) this.title = page.title;
-					this.list();
-				} catch {
-					// the stream notices it too
-				}
-				this.took = performance.now() - began;
-				this.isReading = false;
-				for (const frame of this.waiting.splice(0)) this.show(frame);
-				done();
-			}, wait);
-		});
-	}
-
 }
 
 // Acts
@@ -415,36 +388,33 @@ function readValue(field) {
 	}
 }
 
-function readForm(form, submitter) {
+function readForm(form) {
 	const body = {};
-	const put = (name, value) => {
-		const at = name.indexOf(".");
-		if (at < 0) body[name] = value;
-		else (body[name.slice(0, at)] ??= {})[name.slice(at + 1)] = value;
-	};
 	for (const field of form.elements) {
-		if (!field.name || field.disabled || field.tagName === "BUTTON") continue;
-		if (field.type === "radio" && !field.checked) continue;
+		if (!field.name || field.disabled) continue;
 		const isLeftOut = field.type === "checkbox" ? !field.checked && !field.dataset.type : field.value === "" && !field.required;
 		if (isLeftOut && field.dataset.type !== "labels") continue;
-		put(field.name, readValue(field));
+		const [, outer, name] = /^(?:([^.]*)\.)?(.*)$/s.exec(field.name);
+		(outer === undefined ? body : (body[outer] ??= {}))[name] = readValue(field);
 	}
-	if (submitter?.name) put(submitter.name, submitter.value);
 	return body;
 }
 
-async function act(form, submitter) {
+// Without this script, buttons of acts would lead nowhere.
+const enable = (page) => findAll("form.act button", page).forEach((button) => { button.disabled = false; });
+
+async function act(form) {
 	if (form.dataset.sent) return;
 	if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
-	const answer = find("output", form), buttons = findAll("button", form);
+	const answer = find("output", form), button = find("button", form);
 	form.dataset.sent = "yes"; // `disabled` would take the focus away
-	for (const button of buttons) button.setAttribute("aria-disabled", "true");
+	button.setAttribute("aria-disabled", "true");
 	setText(answer, "Sending …");
 	try {
 		const reply = await fetch(form.getAttribute("action"), {
 			method: "POST",
 			headers: { "Content-Type": "application/json", "X-Flowq-Token": find('meta[name="flowq-token"]')?.content || "" },
-			body: JSON.stringify(readForm(form, submitter)),
+			body: JSON.stringify(readForm(form)),
 		});
 		const said = await reply.json().catch(() => ({}));
 		answer.classList.toggle("bad", !reply.ok);
@@ -452,40 +422,58 @@ async function act(form, submitter) {
 			setText(answer, spelled(`Not done: ${said.error?.message || `the server answered ${reply.status}`}`));
 			form.dispatchEvent(new CustomEvent("refused", { bubbles: true, detail: said.problems || [] }));
 		} else {
-			setText(answer, spelled(said.message || "Done."));
-			for (const field of form.elements) if (["INPUT", "TEXTAREA"].includes(field.tagName)) field.defaultValue = field.value;
+			const message = spelled(said.message || "Done.");
+			setText(answer, message);
 			if (form.dataset.to) location.assign(form.dataset.to.replace("{run}", encodeURIComponent(said.run || "")));
-			else refreshNow();
+			else await showDone(form, message);
 		}
 	} catch {
 		answer.classList.add("bad");
-		setText(answer, "No answer: it may have been done.");
+		setText(answer, "No answer: it may have been done. The page will show it.");
+		form.dataset.unanswered = "yes";
 	}
 	delete form.dataset.sent;
-	for (const button of buttons) button.removeAttribute("aria-disabled");
+	button.removeAttribute("aria-disabled");
+}
+
+async function showDone(form, message) { // in the place of the form
+	const heads = findAll("h1, h2, h3").filter((head) => head.compareDocumentPosition(form) & 4); // before it
+	const hadFocus = form.contains(document.activeElement);
+	form.dataset.done = "yes";
+	delete form.dataset.edited;
+	note("act", message, "");
+	setTimeout(() => note("act", ""), 10000);
+	await rereadNow();
+	run?.open(); // it may go on
+	delete form.dataset.done;
+	if (form.isConnected || !hadFocus || document.activeElement !== document.body) return;
+	const head = heads.findLast((each) => each.isConnected);
+	head.tabIndex = -1;
+	head.focus({ preventScroll: true });
 }
 
 document.addEventListener("submit", (event) => {
 	if (!event.target.matches("form.act")) return;
 	event.preventDefault();
-	act(event.target, event.submitter);
+	act(event.target);
 });
 
 // Logs
 
 async function follow(log) {
-	let from = Number(log.dataset.from) || 0, failed = 0;
-	const url = log.dataset.log;
+	let from = Number(log.dataset.from) || 0, failed = 0, rest = "";
 	while (log.isConnected) {
-		await sleep(failed ? Math.min(LONGEST_RETRY_MS, LOG_MS * 2 ** failed) : LOG_MS);
+		await sleep(failed ? Math.min(LONGEST_RETRY_MS, SOON_MS * 2 ** failed) : SOON_MS);
 		if (document.hidden) continue;
 		try {
-			const reply = await fetch(`${url}${url.includes("?") ? "&" : "?"}from=${from}`);
+			const reply = await fetch(`${log.dataset.log}&from=${from}`);
 			if (!reply.ok) throw new Error(reply.status);
 			const said = await reply.json();
 			if (said.text) {
 				const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
-				log.append(spelled(said.text));
+				const text = (rest + said.text).replace(/\x1b\[[\d;:]*m/g, ""); // colours
+				rest = /(\x1b(\[[\d;:]*)?)?$/.exec(text)[0];
+				log.lastElementChild.before(spelled(text.slice(0, text.length - rest.length)));
 				if (log.childNodes.length > MAX_PIECES) log.firstChild.remove();
 				if (isAtEnd) log.scrollTop = log.scrollHeight; // unless somebody has scrolled up
 			}
@@ -498,11 +486,20 @@ async function follow(log) {
 	}
 }
 
+function followAll() {
+	for (const log of findAll("pre[data-log]")) log.isFollowed ||= (follow(log), true);
+}
+
 // Keys
 
 document.addEventListener("keydown", (event) => {
-	if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
-	if (event.target.closest?.("input, textarea, select, [contenteditable]")) return;
+	const { key, target } = event;
+	if (key === "Enter" && target.matches("form.act input")) { // which sends nothing: the button does
+		event.preventDefault();
+		find("button", target.form).focus();
+	}
+	if (key === "Enter" && event.repeat && target.matches("form.act button")) event.preventDefault();
+	if (key !== "/" || event.ctrlKey || event.metaKey || event.altKey || target.closest?.("input, textarea, select")) return;
 	const search = find("main input[type=search]");
 	if (search) {
 		event.preventDefault();
@@ -511,7 +508,11 @@ document.addEventListener("keydown", (event) => {
 	}
 });
 
+setClock(document);
+enable(document);
+followAll();
+setInterval(() => document.hidden || tick(), TICK_MS);
+document.addEventListener("visibilitychange", () => wake());
 const live = find("[data-live]");
-if (live) new LiveRun(live);
-else if (find("[data-refresh]")) keepFresh();
-for (const log of findAll("pre[data-log]")) follow(log);
+const run = live && new LiveRun(live);
+if (!live && find("[data-refresh]")) keepFresh({ read: () => readPage("main"), wait: (took) => Math.max(REFRESH_MS, 20 * took) });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def test_a_page_follows_a_run_and_nothing_moves_under_the_pointer(
     gate = tmp_path / "gate"
     submit_run(connection, gate)
     page, now = open_page(f"/runs/{RUN}"), open_page("/now")
+    log = open_page(f"/runs/{RUN}/jobs/talks")  # before it has begun
     page.evaluate("window.loaded = 'once'")
     row = page.locator("[aria-label=Jobs] tr[data-key=ship] th a")
     row.hover()
@@ -84,15 +86,45 @@ def test_a_page_follows_a_run_and_nothing_moves_under_the_pointer(
     shows(page, "[data-counts]", "2 failed")
     assert place_of(row) == pytest.approx(before, abs=1.5)
     assert page.locator("svg [data-job=broken].failed").count() == 1
-    assert "2 failed" in page.title()
+    assert page.title() == "▶ demo (2 failed) – flowq"
     shows(page, "[data-announce]:not(:empty)")
     shows(page, "details", "Traceback")  # which no frame has: the page has read itself again
     shows(now, "tbody tr", "talks")  # a list that was empty
+    shows(log, "pre.log", "line 0\nline 1\n")
+    log.wait_for_function("() => document.querySelector('pre.log').innerText.includes('line 50')")
+    assert "\\x1b" not in log.inner_text("main")
+    assert "\\u001b" not in log.inner_text("main")
+    assert log.title() == "▶ talks – flowq"
+    stay_current_while_nothing_happens(log)
     gate.touch()
     Run(RUN, connection).approve("ship", by="ada")
+    shows(page, ".approval dd", "by ada")
     shows(page, "[data-status] [data-state=failed]")
+    log.wait_for_function("() => document.title == '✓ talks – flowq'")
     shows(page, "form.act", "again")
     assert page.evaluate("window.loaded") == "once"
+
+
+def stay_current_while_nothing_happens(page: Page) -> None:
+    """Ages go on by themselves, and the page reads itself again: the clock of the browser jumps."""
+    page.clock.install()
+    page.reload()
+    read = page.locator("footer time").get_attribute("datetime")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route(page.url, hold)
+    page.clock.fast_forward(20_000)
+    page.locator("[data-since]", has_text=re.compile(r"^([2-9]\ds|\d+m )")).wait_for()
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    page.unroute(page.url)
+    page.wait_for_function(
+        "read => document.querySelector('footer time').dateTime != read", arg=read
+    )
 
 
 def test_pages_resume_when_their_server_was_killed(
@@ -121,7 +153,7 @@ def test_pages_resume_when_their_server_was_killed(
 
 
 def test_pages_resume_when_redis_was_restarted(open_page: OpenPage, tmp_path: Path, watch: Watch):
-    watch.expected = ["503"]
+    watch.expected = ["503", "ERR_INCOMPLETE_CHUNKED"]  # its server is killed under it
     with Servers(tmp_path) as servers:
         started = servers.start(config="appendonly yes\nappendfsync always")
         Runs(started.connection).submit(call("a", "say", with_={"text": "a"}))

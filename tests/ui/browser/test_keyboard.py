@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from redis import Redis
 
 from flowq.client import Run
 from tests.runtime.language import RUN
-from tests.ui.browser.test_browser import OpenPage, shows, start_workers, submit_run
+from tests.ui.browser.test_browser import OpenPage, place_of, shows, start_workers, submit_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -59,8 +60,18 @@ def test_everything_can_be_done_by_keyboard(
 
     # Approve.
     page.goto(page.url.replace("/jobs/talks", ""))
-    press_until(page, "Tab", "form.act button", "Approve")
+    press_until(page, "Tab", "form.act input[name=note]")
+    page.keyboard.type("seen")
+    page.keyboard.press("Enter")  # which asks first: it only leads to the button
+    assert page.evaluate("document.activeElement.textContent") == "Approve"
+    assert Run(RUN, connection).status().jobs["ship"].is_asking
+    place = place_of(page.locator(".approval h3"))
     page.keyboard.press("Enter")
+    shows(page, ".approval dd", "seen")  # in the place of the form
+    page.wait_for_function("() => document.activeElement.matches('.approval h3')")
+    assert place_of(page.locator(".approval h3")) == pytest.approx(place, abs=1.5)
+    assert page.locator("main form.act", has_text=re.compile("Approve|Reject")).count() == 0
+    shows(page, "#connection", "ship is approved")  # what the server answers
     shows(page, "[data-job=ship] .state[data-state=finished]")
     gate.touch()
     shows(page, "[data-status] [data-state=failed]")
@@ -69,7 +80,7 @@ def test_everything_can_be_done_by_keyboard(
     shows(page, "form.act button", "again")
     press_until(page, "Tab", "form.act button", "again")
     page.keyboard.press("Enter")
-    shows(page, "form.act output", "again")  # what the server answers
+    shows(page, "#connection", "run again")
     shows(page, "[aria-label=Jobs] tr[data-job=broken] td.number", "2")
     shows(page, "[data-status] [data-state=failed]")
     assert len(Run(RUN, connection).history()[1]["broken"]) == 2
