@@ -207,8 +207,8 @@ class Guard:
             answer = await _ask(self._authorize, request)
             if isinstance(answer, Response) and _is_page(request):
                 raise Refusal(answer)
-            who = answer if isinstance(answer, str) else None
-        if who is not None:
+            who = answer.strip() if isinstance(answer, str) else None
+        if who:
             request.state.who = who
         elif not is_token:
             raise refuse(request, 403, "not authorized")

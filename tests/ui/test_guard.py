@@ -464,6 +464,27 @@ def test_who_is_not_known_is_led_to_a_login_where_a_person_looks(connection: Red
     assert stranger.post(CANCEL, json={}).status_code == 403
 
 
+NO_NAMES = [None, False, True, "", " ", "\t\n", 0, 1, b"ada", object(), ["ada"]]
+
+
+@pytest.mark.parametrize("named", NO_NAMES)
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_whoever_has_no_name_is_refused(connection: Redis, named: Any, is_coroutine: bool):
+    Runs(connection).submit(job("a", "square", with_={"number": 2}))
+
+    async def authorize(_: Any) -> Any:
+        return named
+
+    page = flowq.ui.app(
+        connection=connection, authorize=authorize if is_coroutine else lambda _: named
+    )
+    bearer = {"Authorization": "Bearer x"}
+
+    assert TestClient(page).get("/").status_code == 403
+    assert TestClient(page).post(CANCEL, json={}, headers=bearer).status_code == 403
+    assert state_of_run(connection) == "running"
+
+
 def test_a_websocket_is_closed(connection: Redis):
     import anyio
 
