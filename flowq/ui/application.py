@@ -66,6 +66,8 @@ def make_app(site: Site, authorize: Authorize, address: Address | None = None) -
             Exception: _tell_fault,
         },
     )
+    # A redirect would name the scheme and the host that this process sees, not those of a proxy.
+    application.router.redirect_slashes = False
     application.state.site = site
     # Around everything: its headers are on the replies to faults, too.
     return Guard(application, authorize, address or Address())

@@ -220,6 +220,16 @@ def test_a_public_url_adds_a_host_an_origin_a_prefix_and_a_secure_cookie(connect
             public_address(wrong, Address())
 
 
+@pytest.mark.parametrize("path", ["/now/", "/static", "/api/runs/", "/runs/", "/workers/", "//now"])
+def test_no_reply_leads_to_the_address_behind_the_proxy(connection: Redis, path: str):
+    page = site_at(connection, public_address("https://jobs.example/flowq/", Address()))
+    bearer = {"Authorization": f"Bearer {TOKEN}", "Host": "jobs.example"}
+
+    reply = page.get(f"/flowq{path}", headers=bearer)
+
+    assert (reply.status_code, reply.headers.get("location")) == (404, None)
+
+
 # Other methods than GET and HEAD --------------------------------------------------------------
 
 
