@@ -6,6 +6,8 @@ folder, are not offered.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,10 +24,11 @@ from flowq.render.json import input_document, make_document
 from flowq.spec import Input, Workflow
 from flowq.status import RunRecord
 
+log = logging.getLogger("flowq")
+
 ENDINGS = (".yaml", ".yml")
 MAX_FILES = 500
-MAX_LOOKED_AT = 20_000
-"""How many entries of the folder are looked at."""
+"""Files beyond are not offered, which the log says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,24 @@ class Offered:
 
 def list_offered(folder: Path) -> list[Offered]:
     """Return the workflows of a folder, by name. Of two with one name, none can be submitted."""
+    paths = list(islice(_find_files(folder), MAX_FILES + 1))
+    if len(paths) > MAX_FILES:
+        _tell_once(folder)
     found = [
         _read(str(folder), str(path), status.st_mtime_ns, status.st_size)
-        for path in islice(_find_files(folder), MAX_FILES)
+        for path in paths[:MAX_FILES]
         for status in [path.stat()]
     ]
     return sorted((each for each in found if each is not None), key=lambda each: each.name)
+
+
+@lru_cache(maxsize=8)
+def _tell_once(folder: Path) -> None:
+    log.warning(
+        "%s has more than %d YAML files: workflows in the others cannot be submitted on the page",
+        folder,
+        MAX_FILES,
+    )
 
 
 def plan_offered(
@@ -77,12 +92,16 @@ def find_added_labels(record: RunRecord, workflow: Workflow) -> dict[str, str]:
 
 
 def _find_files(folder: Path) -> Iterator[Path]:
+    """Yield the files, by folder and name. Hidden folders, and links to folders, are left out."""
     root = folder.resolve()
-    for path in islice(sorted(folder.rglob("*")), MAX_LOOKED_AT):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_inside = path.resolve().is_relative_to(root)  # a link may lead elsewhere
-        if path.suffix in ENDINGS and not is_hidden and is_inside and path.is_file():
-            yield path
+    for above, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(above, name)
+            if name.startswith(".") or path.suffix not in ENDINGS:
+                continue
+            if path.resolve().is_relative_to(root) and path.is_file():  # a link may lead elsewhere
+                yield path
 
 
 @lru_cache(maxsize=MAX_FILES)

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 import flowq
 from flowq.client import get_run
 from flowq.spec import Approval, Input
+from flowq.ui import offered
 from flowq.ui.address import Address
 from flowq.ui.application import make_app
 from flowq.ui.site import Site
@@ -182,6 +183,23 @@ def test_the_workflows_of_the_folder_are_listed_with_their_inputs(connection: Re
     assert found["hello"]["inputs"][1]["default"] == 2
     assert "FQ" in found["broken"]["problems"][0]
     assert open_page(connection).get("/api/workflows").json()["workflows"] == []
+
+
+def test_other_files_hide_no_workflow_and_too_many_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    for number in range(20):
+        (folder / f"a{number}.txt").touch()
+        (folder / ".hidden" / f"a{number}.yaml").touch()
+    monkeypatch.setattr(offered, "MAX_LOOKED_AT", 10, raising=False)
+    monkeypatch.setattr(offered, "MAX_FILES", 7)
+
+    assert {each.name for each in offered.list_offered(folder)} > {"hello", "deep"}
+    assert not caplog.records
+    monkeypatch.setattr(offered, "MAX_FILES", 1)
+    for _ in range(3):
+        assert len(offered.list_offered(folder)) == 1
+    assert [record.args for record in caplog.records] == [(folder, 1)]
 
 
 @pytest.mark.parametrize(
