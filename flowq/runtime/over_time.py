@@ -85,14 +85,17 @@ class WorkflowHistory:
     jobs: tuple[JobOverTime, ...]
 
 
-def read_workflow_history(name: str, connection: Redis, limit: int = 50) -> WorkflowHistory:
+def read_workflow_history(
+    name: str, connection: Redis, limit: int = 50, *, keeps: bool = True
+) -> WorkflowHistory:
     """Return the last runs of the workflows of one name, at most `limit`, and their jobs.
 
     Costs as much as `EVENTS_PER_CALL` events at most, and only for runs that were not counted yet.
+    What is counted is kept in the server for the next call, if it `keeps`.
     """
     records = read_run_page(connection, limit, RunFilter(workflow=name)).runs
     ended = [record.run_id for record in records if record.state in RUN_ENDED]
-    counted = _count_runs(ended, connection)
+    counted = _count_runs(ended, connection, keeps=keeps)
     runs = tuple(
         RunOverTime(record, find_run_duration(record), record.run_id in counted)
         for record in records
@@ -104,7 +107,7 @@ Counted = Mapping[str, tuple[bool, bool, float | None]]
 """Of one run, by declaration: whether it failed, whether it was retried, its median duration."""
 
 
-def _count_runs(run_ids: Iterable[str], connection: Redis) -> dict[str, Counted]:
+def _count_runs(run_ids: Iterable[str], connection: Redis, *, keeps: bool) -> dict[str, Counted]:
     answers = read_each(
         run_ids,
         connection,
@@ -121,7 +124,8 @@ def _count_runs(run_ids: Iterable[str], connection: Redis) -> dict[str, Counted]
         elif size <= min(MOST_EVENTS, left):
             left -= size
             counted[run_id] = _count(run_id, connection)
-            _keep(run_id, ended_at, counted[run_id], connection)
+            if keeps:
+                _keep(run_id, ended_at, counted[run_id], connection)
     return counted
 
 
@@ -166,9 +170,14 @@ def _keep(run_id: str, ended_at: Any, counted: Counted, connection: Redis) -> No
     """Keep it in the run's record, if there is still the run, and the server lets us."""
     jobs = [(name, int(bad), int(again), took) for name, (bad, again, took) in counted.items()]
     text = json.dumps({"v": _FORMAT, "ended_at": as_text(ended_at or b""), "jobs": jobs})
+    pipe: Any
     try:
-        if connection.hexists(keys.run(run_id), "workflow"):
-            connection.hset(keys.run(run_id), "history", text)
+        with connection.pipeline() as pipe:
+            pipe.watch(keys.run(run_id))  # or this could bring a run back that is removed just now
+            if pipe.hexists(keys.run(run_id), "workflow"):
+                pipe.multi()
+                pipe.hset(keys.run(run_id), "history", text)
+                pipe.execute()
     except RedisError:  # a replica, or a user who may only read: the next reader counts anew
         return
 

@@ -287,7 +287,7 @@ def _is_browser(request: Request) -> bool:
 def _may_come_again(request: Request) -> bool:
     """Return whether a browser left out the cookie because a page of another site has the link.
 
-    The reply makes it ask again by itself, and then it sends the cookie. As GET changes nothing,
+    The reply makes it ask again by itself, and then it sends the cookie. As GET changes no run,
     that is as safe as a link in an address bar.
     """
     headers = request.headers

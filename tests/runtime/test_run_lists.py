@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -339,6 +340,26 @@ def test_a_workflow_over_time_names_flaky_jobs_and_folds_each_run_once(
     again = {each.name: each.runs for each in read_workflow_history("demo", connection).jobs}
     assert again["good"] == 3
     assert calls_per_command(connection)["cmdstat_xread"] > before
+
+
+def test_a_workflow_over_time_revives_no_run_that_is_removed_meanwhile(
+    connection: Redis, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = submitted(connection)
+    work()
+    key = keys.run(run_id)
+    assert read_workflow_history("demo", connection, keeps=False).runs[0].is_counted
+    assert not connection.hexists(key, "history")
+    look = Redis.hexists
+
+    def look_and_lose(asked: Redis, name: str, field: str) -> Any:
+        found = look(asked, name, field)
+        connection.delete(key)
+        return found
+
+    monkeypatch.setattr(Redis, "hexists", look_and_lose)
+    assert read_workflow_history("demo", connection).runs[0].is_counted
+    assert not connection.exists(key)
 
 
 def test_a_large_run_is_left_out_of_a_workflow_over_time(

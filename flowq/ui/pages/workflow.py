@@ -41,7 +41,7 @@ class Bar:
 def show_workflow(request: Request) -> Response:
     """Show the last runs of a workflow. Errors: NotFound if there are none."""
     site, name = site_of(request), request.path_params["name"]
-    history = client.read_workflow_history(name, site.connection, RUNS)
+    history = client.read_workflow_history(name, site.connection, RUNS, keeps=not site.is_read_only)
     if not history.runs:
         raise NotFound(f"there are no runs of a workflow {name}")
     times = [run.took_s for run in history.runs if run.took_s is not None]
