@@ -173,6 +173,9 @@ QUEUE_FROM_RESULT = _register(
     "FQ243", "No result of a job decides on which queue another job runs", "checks"
 )
 TWO_BRANCHES = _register("FQ244", "A job is the `else` of one job", "checks")
+CANCELS_ITS_OWN = _register(
+    "FQ245", "The items of a group do not cancel each other to make room (a warning)", "checks"
+)
 LIMITS_DIFFER = _register(
     "FQ246", "The jobs of a `concurrency` group have the same limit (a warning)", "checks"
 )

@@ -55,6 +55,7 @@ _RULES: tuple[Rule, ...] = (
     groups.check_lists,
     groups.check_limits,
     groups.check_limits_across_runs,
+    groups.check_cancel_in_progress,
     groups.check_questions,
     firsts.check_starts,
     firsts.check_missing_results,

@@ -14,6 +14,7 @@ from flowq.matrix import MANY_COMBINATIONS, MAX_COMBINATIONS, explain_excess
 from flowq.nearest import did_you_mean
 from flowq.problems import (
     BAD_MATRIX,
+    CANCELS_ITS_OWN,
     EXCLUDE_WITHOUT_AXIS,
     IF_AND_POLICY,
     LIMIT_WITHOUT_GROUP,
@@ -204,6 +205,22 @@ def check_limits_across_runs(workflow: Workflow, graph: Graph) -> Iterator[Probl
             where = workflow.places.find("jobs", job.name, "concurrency")
             hint = "write the same limit: a job waits until fewer than its own limit have a slot"
             yield Problem(LIMITS_DIFFER, f"{message} {first.name}", where, hint, severity="warning")
+
+
+def check_cancel_in_progress(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """The items of a group do not cancel each other to make room (a warning)."""
+    for job in workflow.jobs:
+        one = job.concurrency
+        if one is None or not one.cancel_in_progress:
+            continue
+        if job.for_each is None and job.matrix is None:
+            continue
+        group = job.settings.get("concurrency.group", one.group)
+        if not find_references(group).roots & {"item", "index", "matrix"}:
+            message = f"the items of job {job.name} cancel each other: all have the same group"
+            where = workflow.places.find("jobs", job.name, "concurrency")
+            hint = "name the item in `group`, as in x-${{ item }}, or remove `cancel_in_progress`"
+            yield Problem(CANCELS_ITS_OWN, message, where, hint, severity="warning")
 
 
 def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -14,13 +14,13 @@ from flowq.declare.shapes import (
     FLAG,
     POSITIVE,
     TEMPLATE,
-    TEXT,
     Key,
     Shape,
     Vocabulary,
     either,
     find_meant,
     or_expression,
+    read_positive,
     read_template,
 )
 from flowq.durations import parse_rate
@@ -42,12 +42,25 @@ def _read_group(label: str, node: Node, problems: Problems) -> str | None:
 
 GROUP = Shape(_read_group, TEMPLATE.schema)
 
+
+def _read_limit_of_runs(label: str, node: Node, problems: Problems) -> int | None:
+    if isinstance(node, ScalarNode) and is_text(node) and "${{" in node.text:
+        message = f"{label} must be a whole number: of runs, only `group` may be an expression"
+        hint = "the `concurrency` of a job may have an expression for its `limit`"
+        problems.add(WRONG_SHAPE, node, message, hint)
+        return None
+    return read_positive(label, node, problems)
+
+
 CONCURRENCY = Vocabulary(
     "concurrency",
     {
         "group": Key(TEMPLATE, "Runs with the same text wait for one another.", attribute="group"),
         "limit": Key(
-            POSITIVE, "How many runs of the group run at the same time (default: 1).", (3,), "limit"
+            Shape(_read_limit_of_runs, POSITIVE.schema),
+            "How many runs of the group run at the same time (default: 1).",
+            (3,),
+            "limit",
         ),
         "cancel_in_progress": Key(
             FLAG,
@@ -83,8 +96,19 @@ _OF_JOBS = Vocabulary(
 )
 
 
+def _is_named(label: str, node: ScalarNode, problems: Problems) -> bool:
+    if isinstance(node.value, int | float):
+        limit = node.value if type(node.value) is int and node.value > 0 else 1
+        message = f"{label} must be the name of a group, not {say(node)}"
+        problems.add(WRONG_SHAPE, node, message, f"write {{group: NAME, limit: {limit}}}")
+        return False
+    return True
+
+
 def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency | None:
     if isinstance(node, ScalarNode):
+        if not _is_named(label, node, problems):
+            return None
         text = read_template(label, node, problems)
         return None if text is None else Concurrency(text)
     return _read_map(label, node, problems, CONCURRENCY)
@@ -92,6 +116,8 @@ def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency
 
 def _read_concurrency_of_jobs(label: str, node: Node, problems: Problems) -> Concurrency | None:
     if isinstance(node, ScalarNode):
+        if not _is_named(label, node, problems):
+            return None
         group = _OF_JOBS.keys["group"].shape.read(label, node, problems)
         return None if group is None else Concurrency(group)
     return _read_map(label, node, problems, _OF_JOBS)
@@ -113,12 +139,14 @@ def _write_concurrency_of_jobs(concurrency: Concurrency) -> Any:
     return written["group"] if len(written) == 1 else written
 
 
+_NAME = {"type": "string"}
+
 CONCURRENCY_OF_RUNS = either(
-    _read_concurrency, TEXT.schema, CONCURRENCY.schema(), write=CONCURRENCY.write
+    _read_concurrency, _NAME, CONCURRENCY.schema(), write=CONCURRENCY.write
 )
 CONCURRENCY_OF_JOBS = either(
     _read_concurrency_of_jobs,
-    TEXT.schema,
+    _NAME,
     _OF_JOBS.schema(),
     write=_write_concurrency_of_jobs,
 )

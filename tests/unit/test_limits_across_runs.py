@@ -65,6 +65,9 @@ def test_both_forms_and_the_export_say_the_same() -> None:
         ("run: echo, concurrency: '${{ jobs.b.result }}'", "FQ213"),
         ("run: echo, concurrency: {group: g, limit: '${{ inputs.t }}'}", "FQ242"),
         ("run: echo, concurrency: {group: same, limit: 2}", "FQ246"),
+        ("run: echo, concurrency: 5", "FQ105"),
+        ("run: echo, for_each: [1], concurrency: {group: g, cancel_in_progress: true}", "FQ245"),
+        ("run: echo, matrix: {x: [1]}, concurrency: {group: g, cancel_in_progress: true}", "FQ245"),
         ("run: echo, semaphore: 3", "FQ108"),
     ],
 )
@@ -73,3 +76,33 @@ def test_a_misuse_has_a_code(job: str, code: str) -> None:
     workflow, problems = parse_partly(text + f"  a: {{{job}}}\n", "w.yaml")
     found = [*problems, *find_problems(workflow, imports=False)]
     assert code in [each.code for each in found]
+
+
+def test_a_group_that_names_its_item_cancels_none_of_its_own() -> None:
+    group = "{group: '${{ index }}', cancel_in_progress: true}"
+    text = f"jobs: {{a: {{for_each: [1], run: echo, concurrency: {group}}}}}"
+    workflow, problems = parse_partly(text, "w.yaml")
+    assert [*problems, *find_problems(workflow, imports=False)] == []
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "where", "text", "hint"),
+    [
+        ("5", "", "must be the name of a group, not 5", "{group: NAME, limit: 5}"),
+        ("5", "run: echo, ", "must be the name of a group, not 5", "{group: NAME, limit: 5}"),
+        (
+            "{group: g, limit: '${{ inputs.n }}'}",
+            "",
+            "of runs, only `group` may be an expression",
+            "the `concurrency` of a job",
+        ),
+    ],
+)
+def test_a_hint_says_what_to_write_instead(
+    concurrency: str, where: str, text: str, hint: str
+) -> None:
+    key = f"concurrency: {concurrency}"
+    written = f"jobs: {{a: {{{where}{key}}}}}" if where else f"{key}\njobs: {{a: {{run: echo}}}}"
+    _, [problem, *_] = parse_partly(written, "w.yaml")
+    assert text in problem.message
+    assert hint in str(problem.hint)
