@@ -17,7 +17,7 @@ from flowq.durations import local_time
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
-from flowq.runtime.limits import find_wait, is_across_runs
+from flowq.runtime.limits import find_wait, is_across_runs, one_line
 from flowq.runtime.listening import advise, find_alive, find_living, find_unattended, run_of
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
@@ -389,7 +389,7 @@ def find_hold(
     if held == "turn":
         line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
         before = tuple(line[: line.index(run_id)] if run_id in line else line)
-        where = f"in the `concurrency` group {group}"
+        where = f"in the `concurrency` group {one_line(group)}"
         where += f" (limit {limit})" if limit not in ("", "1") else ""
         if not before:
             return Reason("turn", f"{subject} is the next one {where}", (), "it starts now")

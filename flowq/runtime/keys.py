@@ -45,8 +45,9 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
                                 `group:<group>`, `run:<run>`, or `future:<join>`
     rq:flowq:1:waiting:<limit>  ZSET of the jobs that wait for a slot
-    rq:flowq:1:turns:<limit>    HASH: the turns of those that wait for a slot of a limit across runs
-                                (lua/slots.lua), `shared:<name>` or `rate:<name>`
+    rq:flowq:1:turn             the number of the last job that began to wait for a limit across
+                                runs (lua/slots.lua), `shared:<name>` or `rate:<name>`
+    rq:flowq:1:limits:<run>     SET of those in which its jobs have had slots, or have waited
     rq:flowq:1:spent:<limit>    ZSET of the starts that count in a rate, by when they do no more
     rq:flowq:1:shared:<name>    HASH: the maximum of a limit across runs; rq:flowq:1:rate:<name> of
                                 a rate

@@ -31,6 +31,11 @@ NAMED = 5
 """How many holders a sentence names before it counts the rest."""
 
 
+def one_line(name: str) -> str:
+    """Return the name of a group as a sentence contains it: as `flowq plan` shows it."""
+    return " ".join(name.split())
+
+
 def is_across_runs(limit: str) -> bool:
     """Whether a limit counts jobs of all runs."""
     return limit.startswith((SHARED, RATE))
@@ -69,7 +74,7 @@ class Wait:
     @property
     def text(self) -> str:
         """Return a sentence about it."""
-        name = unquote(self.limit.partition(":")[2])
+        name = one_line(unquote(self.limit.partition(":")[2]))
         line = f"; {self.before} before it" if self.before else ""
         held = ", ".join(map(str, self.holders[:NAMED])) + self._more
         if self.limit.startswith(SHARED):
@@ -113,10 +118,14 @@ _FIELDS = ("flowq_run", "flowq_name", "started_at", "enqueued_at", "worker_name"
 
 
 def _read_holders(job_ids: list[str], connection: Redis) -> Iterator[Holder]:
-    for job_id, (found,) in read_each(
-        job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), *_FIELDS)
-    ):
+    def read(pipe: Any, job_id: str) -> None:
+        pipe.hmget(keys.job(job_id), *_FIELDS)
+        pipe.hmget(keys.job(f"{job_id}--0"), "flowq_inside", "started_at", "enqueued_at")
+
+    for job_id, (found, start) in read_each(job_ids, connection, read):
         run_id, name, started_at, enqueued_at, worker = (as_text(each or b"") for each in found)
+        if start[0] is not None and as_text(start[0]) == job_id:  # it begins the workflow
+            started_at, enqueued_at = (as_text(each or b"") for each in start[1:])
         since = started_at or enqueued_at
         at = str_to_date(since) if since else None
         yield Holder(job_id, run_id, public_name(name), at, worker)

@@ -116,6 +116,7 @@ function attempts.start(argv)
       flowq_slots = f[5], flowq_judging = f[6], flowq_stopping = f[7],
       flowq_pause_events = f[8], flowq_attempts = f[9], enqueued_at = f[10] }, argv[5], 'started')
     if f[2] then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', 1) end
+    if slots.has_room_for_others() then settling.settle_all() end
     return redis.status_reply('OK')
   end)
   if ok then return answer end

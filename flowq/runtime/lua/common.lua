@@ -36,6 +36,7 @@
 --   flowq_final    "1" for a job under `finally`, which waits for the end of all others, and needs none
 --   flowq_most     what it says about limits across runs, flowq_supplants  "1": whoever keeps it from a slot is
 --                  canceled (slots.lua, holders.lua); flowq_supplanted  "1" for one that is
+--   flowq_turn     since when it waits for these: a number that the next one to wait exceeds
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run
 --   flowq_progress what its execution `flowq_progress_of` has reported (flowq/runtime/progress.py), and
 --                  the event of that, `flowq_progress_at`
@@ -76,7 +77,7 @@ function keys.group(group) return OURS .. 'group:' .. group end
 function keys.tolerated(group) return OURS .. 'tolerated:' .. group end
 function keys.slots(limit) return OURS .. 'slots:' .. limit end
 function keys.waiting(limit) return OURS .. 'waiting:' .. limit end
-function keys.turns(limit) return OURS .. 'turns:' .. limit end
+function keys.limits(run) return OURS .. 'limits:' .. run end
 function keys.spent(limit) return OURS .. 'spent:' .. limit end
 function keys.behind(join) return OURS .. 'behind:' .. join end
 
@@ -172,6 +173,7 @@ local function begin_call(argv)
   metrics.reset()
   jobs.reset()
   settling.reset()
+  slots.reset()
   edges.reset()
   futures.reset()
 end

@@ -71,7 +71,7 @@ function lifecycle.purge(run)
   for _, job in ipairs(ids or {}) do lifecycle.forget(job) end
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
   if not groups.forget_all_of(run, step.limit) then return false end
-  slots.forget_run(run)
+  if not slots.forget_run(run, step.limit) then return false end
   forget_queue(redis.call('HGET', key, 'queue'))
   local workflow = redis.call('HGET', key, 'workflow')
   if workflow then redis.call('ZREM', OURS .. 'runs:' .. workflow, run) end

@@ -19,7 +19,8 @@ function settling.reset() ends, first_end = {}, 1 end
 
 function settling.count_ends() return #ends end
 
--- What settling has to know about a job of a run whose hash is gone: its id tells.
+-- What settling has to know about a job of a run whose hash is gone: its id tells. It does not tell its limits
+-- across runs: who waits there finds that it is gone (holders.lua), or its run is removed (slots.forget_run).
 function settling.facts_of_gone(id, run, blocks)
   local group, index = groups.split_item_id(id)
   local group_name = group and redis.call('HGET', keys.group(group), 'name')
@@ -33,7 +34,7 @@ function settling.facts_of_gone(id, run, blocks)
     name = own_group and own_group .. '(list)' or group_name and group_name .. '[' .. index .. ']'
       or nested.name_inside(id) or runs.name_of(id, run),
     group = group_name and group, expands = own_group and true or false,
-    slots = limits .. 'run:' .. run .. ' ' .. slots.name_limits_of(run), ttl = redis.call('EXISTS', keys.mortal(id)) == 1 }
+    slots = limits .. 'run:' .. run, ttl = redis.call('EXISTS', keys.mortal(id)) == 1 }
 end
 
 -- What settling has to know about a job, also about one whose hash has expired. What only jobs of
@@ -175,7 +176,7 @@ end
 function settling.settle_all()
   local count, failure = 0, nil
   if first_end <= #ends or edges.has_updates() then futures.forget_states() end
-  while first_end <= #ends or edges.has_updates() do
+  while first_end <= #ends or edges.has_updates() or slots.has_room_for_others() do
     while first_end <= #ends do
       local item = ends[first_end]
       first_end = first_end + 1
@@ -190,6 +191,7 @@ function settling.settle_all()
     end
     local problem = edges.update_all()
     failure = failure or problem
+    slots.fill_noted()
   end
   local ok, problem = pcall(jobs.push_queued)
   jobs.close_gaps()
