@@ -16,10 +16,11 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
+from flowq.runtime.scripts import STEP
 from flowq.spec import Concurrency, JobSpec, Rate, Retry, Workflow
 from flowq.testing import run_inline
 from flowq.workers.redis_side import Capacity, RedisSide
-from tests.runtime.calls import count_calls
+from tests.runtime.calls import calls_per_command, count_calls
 from tests.runtime.language import each, job
 
 Work = Callable[..., None]
@@ -332,7 +333,8 @@ def test_a_lost_attempt_that_waits_for_its_rate_has_no_slot_of_its_group(
 def until_next_start(connection: Redis, rate: str) -> None:
     """As if the period of a rate were over; then workers look at what is due."""
     limit = f"rate:{rate}"
-    for start, _ in connection.zrange(keys.spent(limit), 0, -1, withscores=True):  # type: ignore[union-attr]
+    starts: Any = connection.zrange(keys.spent(limit), 0, -1)
+    for start in starts:
         connection.zadd(keys.spent(limit), {start: 1})
     connection.zadd("rq:flowq:1:rates", {limit: 1})
     RedisSide(connection, "w", ["default"], 30).queue_due()
@@ -417,6 +419,18 @@ def test_jobs_whose_hashes_are_gone_cost_the_same_however_many_groups_their_run_
     assert many < 1.1 * few
 
 
+def test_the_limits_of_a_removed_run_are_looked_at_in_bounded_steps(connection: Redis) -> None:
+    names = [f"j{index}" for index in range(30)]
+    submit(connection, "a", *(job(each, "my_id", concurrency=Concurrency(each)) for each in names))
+    connection.delete(*(keys.job(f"a-{name}") for name in names))
+    is_left = 1
+    while is_left:
+        connection.config_resetstat()
+        _, is_left, *_ = STEP.call(connection, keys.TODO, "purge:a", 5)
+        assert calls_per_command(connection).get("cmdstat_smembers", 0) <= 5
+    assert leftovers(connection) == []
+
+
 def test_a_run_whose_id_begins_another_one_leaves_that_its_slots(connection: Redis) -> None:
     submit(connection, "a", limited(most=2))
     submit(connection, "a-b", limited(most=2))
@@ -425,13 +439,15 @@ def test_a_run_whose_id_begins_another_one_leaves_that_its_slots(connection: Red
     assert holders(connection) == {"a-b-a"}
 
 
-def test_many_that_have_slots_are_looked_at_in_bounded_steps(
-    connection: Redis, tidy: Callable[[], None]
-) -> None:
+def test_many_that_have_slots_are_looked_at_in_bounded_steps(connection: Redis) -> None:
     submit(connection, "a", limited(most=1_200))
-    connection.sadd(SLOTS, *(f"gone-{index}" for index in range(1_200)))
     submit(connection, "b", limited())
-    tidy()
+    connection.sadd(SLOTS, *(f"gone-{index}" for index in range(1_200)))
+    connection.config_resetstat()
+    STEP.call(connection, keys.TODO, f"holders:{LIMIT}", 100)
+    assert calls_per_command(connection)["cmdstat_hmget"] < 400
+    while STEP.call(connection, keys.TODO, f"holders:{LIMIT}", 100)[1]:
+        pass
     assert holders(connection) == {"a-a"}
     assert connection.hget(f"rq:flowq:1:{LIMIT}", "looked") is None
 
