@@ -7,7 +7,7 @@ submit(draft.plan, connection)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ SHORTEST_ID = 8
 class Continuation:
     """A run that can be submitted, and what it keeps of the one before, with `sizes` of groups.
 
-    `others` are inputs that it has from that run though a new run would have others: name, value as
-    before, and default now.
+    `others` are inputs that are as in that run although their default was edited: name, value, and
+    the default now.
     """
 
     plan: Plan
@@ -82,13 +82,21 @@ def plan_continuation(
         due_at=before.due_at,
         keeping=keep,
     )
-    as_before = given.keys() - (inputs or {}).keys()
-    others = tuple(
-        (each.name, given[each.name], each.default)
-        for each in workflow.inputs
-        if each.name in as_before and not each.required and each.default != given[each.name]
-    )
+    others = tuple(_find_others(before, workflow, inputs or {}))
     return Continuation(plan, found[0], before.sizes, others)
+
+
+def _find_others(
+    before: Before, workflow: Workflow, inputs: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the inputs that are as before although their default was edited."""
+    defaults = {each.name: each.default for each in before.workflow.inputs}
+    for each in workflow.inputs:
+        if each.required or each.name in inputs or each.name not in before.inputs:
+            continue
+        value = before.inputs[each.name]
+        if each.default not in (value, defaults.get(each.name)):
+            yield each.name, value, each.default
 
 
 def _read_before(run: Run) -> Before:

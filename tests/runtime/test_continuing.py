@@ -305,7 +305,8 @@ def test_inputs_approvals_labels_and_outputs_go_over(
     edited = parse_workflow(
         begun.edited.replace("count: 2, word: a", "count: 2, word: c"), "w.yaml"
     )
-    assert plan_continuation(longer, edited).others == (("word", "a", "c"),)
+    again = plan_continuation(longer, edited, again=["last"])
+    assert again.others == (("word", "a", "c"),)
     asks = submit(other.plan, connection)
     assert connection.hgetall(keys.METRICS) == counted
     work()
