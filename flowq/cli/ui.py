@@ -37,7 +37,6 @@ HOLD_S = 2.0
 ANSWER_S = 10.0
 """How long a page waits for an answer of the server. Commands wait longer, but nobody sees them."""
 
-TOKEN_BYTES = 32
 FEWEST_CHARACTERS = 32
 """The shortest token that a file may have."""
 
@@ -103,7 +102,7 @@ def command(
 
     if read_only and workflows:
         raise UsageError("--read-only and --workflows exclude each other")
-    token = _read_token(token_file) if token_file else secrets.token_urlsafe(TOKEN_BYTES)
+    token = _read_token(token_file) if token_file else secrets.token_urlsafe()
     with _reached(redis_url) as place, _listening(host, port) as listener:
         address = local_address(host, listener.getsockname()[1])
         url = _name(host, listener.getsockname()[1])
@@ -210,7 +209,7 @@ def _read_token(path: Path) -> str:
     """Return the token in a file, which is created if it is not there. Errors: UsageError."""
     try:
         if not path.exists():
-            private.write_whole(path, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n".encode())
+            private.write_whole(path, f"{secrets.token_urlsafe()}\n".encode())
         descriptor = private.open_file(path, os.O_RDONLY)
         with os.fdopen(descriptor, "rb") as file:
             is_open_to_others = hasattr(os, "geteuid") and os.fstat(descriptor).st_mode & 0o077

@@ -37,7 +37,6 @@ Authorize = Callable[[Request], "Answer | Awaitable[Answer]"]
 
 READING = ("GET", "HEAD")
 CSRF_HEADER = "X-Flowq-Token"
-TOKEN_BYTES = 32
 MAX_BODY_BYTES = 1_000_000
 MAX_URL_BYTES = 8_000
 MAX_HEADER_BYTES = 32_000
@@ -168,7 +167,7 @@ class Guard:
         cookie = request.cookies.get(self._address.cookie, "")
         # A browser that a proxy, or the application around, has authorized has no cookie of ours.
         if not cookie and _is_browser(request):
-            cookie = csrf_cookie = secrets.token_urlsafe(TOKEN_BYTES)
+            cookie = csrf_cookie = secrets.token_urlsafe()
         request.state.csrf = _make_csrf(cookie)
         await self._app(scope, receive, send_with_headers)
 

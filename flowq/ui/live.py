@@ -179,8 +179,6 @@ class Follower:
         """Wait for events, count all there are, and publish what has changed."""
         if self._counts is None:
             self._counts = LiveCounts(read_declared(self.run_id, self._connection))
-        elif self.away_since:
-            runs.get_record(self.run_id, self._connection)  # raises if the data is lost
         before = self._counts.position
         wait_s: float | None = WAIT_S if self.viewers else LINGER_S / 2
         if self.published is None or self.away_since:

@@ -26,7 +26,6 @@ from flowq.render.lines import (
     write_value,
 )
 from flowq.spec import Input
-from flowq.status import say_state
 from flowq.ui.values import show_input
 
 _LOOKS_LIKE: Mapping[str, str] = {
@@ -212,7 +211,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "hint_of": hint_of,
     "iso": iso,
     "linked": linked,
-    "mark": glyph,
     "number": "{:,}".format,
     "ordered": ordered,
     "parts": parts,
@@ -223,7 +221,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "segment": segment,
     "since": since,
     "spelled": spelled,
-    "state": say_state,
     "took_of": find_run_duration,
     "uncoloured": uncoloured,
     "utc": utc_time,

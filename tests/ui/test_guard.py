@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse
 from starlette.testclient import TestClient
 
 import flowq.ui
+from flowq.ui import guard
 from flowq.ui.address import Address, local_address, public_address
 from flowq.ui.application import make_app
 from flowq.ui.guard import MAX_BODY_BYTES, MAX_REQUESTS, MAX_URL_BYTES, Guard, Token
@@ -130,6 +131,8 @@ def test_a_head_lands_too_and_a_link_from_elsewhere_comes_again(stranger: TestCl
     again = stranger.get(f"/runs/{RUN}", headers=link)
     assert (again.status_code, 'http-equiv="refresh"' in again.text) == (401, True)
     # The second request comes from this page, so there is no third one.
+    wrong = stranger.get("/?token=wrong", headers=link)  # which would come again for ever
+    assert (wrong.status_code, "refresh" in wrong.text) == (401, False)
     own = stranger.get(f"/runs/{RUN}", headers={**link, "Sec-Fetch-Site": "same-origin"})
     assert (own.status_code, "refresh" in own.text) == (401, False)
 
@@ -359,6 +362,27 @@ def test_a_body_in_pieces_is_not_read_past_its_limit(browser: TestClient):
     headers = own_headers(browser)
 
     assert browser.post(CANCEL, content=pieces(), headers=headers).status_code == 413
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch):
+    import anyio
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"x"), (b"content-type", b"application/json")]
+    headers.append((b"authorization", b"Bearer x"))
+    scope = {"type": "http", "method": "POST", "path": "/api/runs", "query_string": b""}
+    scope |= {"headers": headers, "scheme": "http", "server": ("x", 80), "root_path": ""}
+    assert guard.BODY_S <= 60
+    monkeypatch.setattr(guard, "BODY_S", 0.01)
+
+    guarded = Guard(lambda *_: None, lambda _: "ada", Address())
+    anyio.run(guarded, scope, anyio.sleep_forever, send)
+
+    assert sent[0]["status"] == 408
 
 
 def test_long_addresses_and_too_many_requests_are_refused(connection: Redis, browser: TestClient):

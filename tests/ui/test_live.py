@@ -401,6 +401,17 @@ def test_a_run_that_is_removed_ends_its_streams(connection: Redis, monkeypatch: 
     assert asyncio.run(look())[-1][2]["status"] == "removed"
 
 
+def test_a_follower_whose_server_is_away_keeps_no_connection_to_it(connection: Redis):
+    connection.ping()
+    pool: Any = connection.connection_pool
+    follower = Follower(RUN, connection, lambda _: False)
+
+    follower._be_away()
+
+    assert pool._available_connections
+    assert not any(each._sock for each in pool._available_connections)
+
+
 def test_a_follower_waits_for_a_server_that_is_away(
     connection: Redis, work: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):

@@ -443,6 +443,20 @@ def test_a_run_estimates_how_long_a_group_goes_on(
     assert re.search("page : [1-9] items? left, about .* at the present rate", found)
 
 
+def test_a_log_is_complete_when_its_attempt_is(shop: Runs, page: TestClient) -> None:
+    def read(query: str) -> tuple[str, int, bool]:
+        told = page.get(f"/api/runs/{RUN}/jobs/flaky/log?{query}").json()
+        return told["text"], told["attempt"], told["is_complete"]
+
+    assert read("attempt=1") == read("attempt=1&from=999") == ("no luck\n", 1, True)
+    assert read("from=999") == ("no luck\n", 2, True)
+    with shop.connection.pipeline() as pipe:
+        pipe.hset(f"rq:job:{RUN}-flaky", "status", "started")
+        pipe.execute()
+    assert read("attempt=1") == ("no luck\n", 1, True)
+    assert read("attempt=2") == ("no luck\n", 2, False)
+
+
 def test_a_run_without_news_is_not_read_again(connection: Redis) -> None:
     submit_shop(Runs(connection))
     run, reader = Run(RUN, connection), reading.Reader()
