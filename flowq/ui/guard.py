@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import json
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -42,6 +43,9 @@ MAX_URL_BYTES = 8_000
 MAX_HEADER_BYTES = 32_000
 MAX_REQUESTS = 150
 """How many requests are served at a time; those of open pages too, which last."""
+
+MAX_REQUESTS_OF_ONE = 60
+"""Of these, how many one sender may have, if the application around the page tells them apart."""
 
 BODY_S = 20.0
 """How long the body of a request may take."""
@@ -119,6 +123,7 @@ class Guard:
         self._authorize = authorize
         self._address = address
         self._count = 0
+        self._count_by_sender = Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -128,13 +133,28 @@ class Guard:
             await self._app(scope, receive, send)
         else:
             self._count += 1
+            scope = {**scope, "state": dict(scope.get("state", {}))}
             try:
                 await self._serve(scope, receive, send)
             finally:
                 self._count -= 1
+                if counted := scope["state"].get("counted"):
+                    self._count_by_sender[counted] -= 1
+                    if not self._count_by_sender[counted]:
+                        del self._count_by_sender[counted]
+
+    def _count_sender(self, request: Request) -> None:
+        """Leave room for others, where there are others: a token is that of one person."""
+        who = request.state.who
+        if isinstance(self._authorize, Token):
+            return
+        if self._count_by_sender[who] >= MAX_REQUESTS_OF_ONE:
+            retry = {"Retry-After": "5"}
+            raise refuse(request, 503, f"too many requests of {who} at a time", retry)
+        self._count_by_sender[who] += 1
+        request.state.counted = who
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = {**scope, "state": dict(scope.get("state", {}))}
         if root := self._address.root:  # proxies may leave the prefix out, or pass it on
             scope |= {"root_path": root, "path": root + find_path({**scope, "root_path": root})}
         request = Request(scope, receive)
@@ -156,6 +176,7 @@ class Guard:
             self._check_size(request)
             self._check_host(request)
             await self._check_sender(request)
+            self._count_sender(request)
             if request.method not in READING:
                 self._check_origin(request)
                 request.state.body = await _read_body(request)

@@ -519,6 +519,48 @@ def test_whoever_has_no_name_is_refused(connection: Redis, named: Any, is_corout
     assert state_of_run(connection) == "running"
 
 
+def test_one_sender_leaves_room_for_others():
+    import anyio
+
+    async def ask(name: bytes) -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"x"), (b"x-name", name)]
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b""}
+        scope |= {"headers": headers, "scheme": "http", "server": ("x", 80), "root_path": ""}
+        await guarded(scope, anyio.sleep_forever, send)
+        return sent
+
+    async def application(*_: Any) -> None:
+        nonlocal served
+        served += 1
+        await go_on.wait()
+
+    async def attack() -> None:
+        nonlocal go_on
+        go_on = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(guard.MAX_REQUESTS_OF_ONE):
+                tasks.start_soon(ask, b"mallory")
+            while served < guard.MAX_REQUESTS_OF_ONE:
+                await anyio.sleep(0.01)
+            assert (await ask(b"mallory"))[0]["status"] == 503
+            tasks.start_soon(ask, b"ada")
+            while served <= guard.MAX_REQUESTS_OF_ONE:
+                await anyio.sleep(0.01)
+            go_on.set()
+        assert await ask(b"mallory") == []  # nobody replies here, but it is served
+        assert served == guard.MAX_REQUESTS_OF_ONE + 2
+
+    served, go_on = 0, anyio.Event()
+    guarded = Guard(application, lambda request: request.headers["x-name"], Address())
+    anyio.run(attack)
+    assert not guarded._count_by_sender
+
+
 def test_a_websocket_is_closed(connection: Redis):
     import anyio
 
