@@ -156,7 +156,8 @@ class Guard:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if root := self._address.root:  # proxies may leave the prefix out, or pass it on
-            scope |= {"root_path": root, "path": root + find_path({**scope, "root_path": root})}
+            path = root + find_path({**scope, "root_path": root})
+            scope = {**scope, "root_path": root, "path": path}
         request = Request(scope, receive)
         csrf_cookie = ""
 
