@@ -48,6 +48,10 @@ class OwnWorkers:
             log_folder=str(folder) if folder else None,
         )
 
+    def wait(self) -> None:
+        """Wait until those have ended that were started first. Blocks."""
+        self._process.wait()
+
     def look(self, status: RunStatus, display: Display) -> None:
         """Replace them when they are gone before the run has ended.
 

@@ -200,7 +200,9 @@ def _starting(place: Place) -> Callable[[Run], object] | None:
     def start(run: Run) -> None:
         with lock, chdir(folder):
             if not run.is_served():
-                start_workers(run, place, None)
+                workers = start_workers(run, place, None)
+                if workers is not None:  # one that has ended remains as long as nobody waits for it
+                    threading.Thread(target=workers.wait, daemon=True).start()
 
     return start
 

@@ -20,11 +20,14 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from flowq.cli import ui
+from flowq import client
+from flowq.cli import own_workers, ui
+from flowq.cli.place import Place, make_retry
 from flowq.server.connection import make_client
 from flowq.ui.application import make_app
 from flowq.ui.site import Site
 from tests.cli.commands import WITHIN_S, Flowq, Said
+from tests.runtime.language import RUN, Runs, job
 
 Call = Callable[..., Said]
 
@@ -186,3 +189,21 @@ def test_a_page_of_a_server_that_is_away_begins(
     assert "the page shows runs as soon as it can be" in said.err
     assert "secret" not in said.err
     assert os.strerror(errno.ENOENT) in said.err
+
+
+def test_workers_that_have_ended_do_not_remain(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+):
+    ended: list[subprocess.Popen[bytes]] = []
+
+    def serve(*_: Any, **__: Any) -> subprocess.Popen[bytes]:
+        ended.append(subprocess.Popen(["true"]))
+        return ended[-1]
+
+    monkeypatch.setattr(own_workers.serving, "serve", serve)
+    Runs(connection).submit(job("a", "square", with_={"number": 2}))
+    start = ui._starting(Place("redis://", connection, True, make_retry(), None))
+    assert start is not None
+    start(client.get_run(RUN, connection))
+
+    wait_until(lambda: ended[0].returncode is not None)  # which nobody has asked it for
