@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from rq.utils import as_text
 
 from flowq.errors import RunNotFound
 from flowq.runtime import keys
@@ -18,6 +17,7 @@ from flowq.runtime.connections import read_each
 from flowq.runtime.counts import RunTotals, read_totals
 from flowq.runtime.runs import get_declared, read_events
 from flowq.status import BAD, ENDED, RunStatus, fold
+from flowq.ui.live_counts import as_text
 
 if TYPE_CHECKING:
     from redis import Redis

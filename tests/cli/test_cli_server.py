@@ -89,8 +89,9 @@ def test_a_server_is_shown_stopped_and_reset(call: Call, folder: Path) -> None:
 
 
 def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
-    call: Call, folder: Path, tmp_path: Path
+    call: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))  # others leave some, too
     gone = tmp_path.with_name(f"{tmp_path.name}-before")
     gone.mkdir()
     started = server.ensure(gone)
