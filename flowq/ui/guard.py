@@ -152,7 +152,7 @@ class Guard:
             retry = {"Retry-After": "5"}
             raise refuse(request, 503, f"too many requests of {who} at a time", retry)
         self._count_by_sender[who] += 1
-        request.state.counted = who
+        request.scope["state"]["counted"] = who
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if root := self._address.root:  # proxies may leave the prefix out, or pass it on

@@ -21,7 +21,7 @@ from flowq.ui.site import Site
 from flowq.ui.turns import MAX_HEAVY
 from tests.runtime.language import RUN, Runs, job
 
-MANY = 60
+MANY = 50
 HANGS_S = 60
 """Only what hangs for ever takes so long."""
 
