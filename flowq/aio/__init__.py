@@ -233,9 +233,9 @@ class Run:
         """Return why jobs failed, by name."""
         return await call(self._run.failures, names)
 
-    async def explain(self, job: str) -> Explanation:
-        """Return why a job has not run."""
-        return await call(self._run.explain, job)
+    async def explain(self, job: str, *, status: RunStatus | None = None) -> Explanation:
+        """Return why a job has not run. `status` spares a read."""
+        return await call(self._run.explain, job, status=status)
 
     async def follow(self) -> AsyncIterator[RunStatus]:
         """Yield the status now, and after each change, until that of the ended run."""
