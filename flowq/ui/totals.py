@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-
 from flowq.errors import RunNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_each
