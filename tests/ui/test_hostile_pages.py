@@ -32,7 +32,7 @@ def look(page: TestClient, path: str) -> Page:
     found = Page(reply.text)
     assert not FORBIDDEN.search("".join(found.words)), path
     scripts = [attrs for tag, attrs in found.elements if tag == "script"]
-    assert [each["src"] for each in scripts] == ["/static/fields.js", "/static/flowq.js"]
+    assert [each["src"] for each in scripts] == ["/static/flowq.js"]
     for tag, attributes in found.elements:
         assert tag not in ("img", "b2", "style", "iframe", "object")
         assert not [name for name in attributes if name.startswith("on") or name == "style"]

@@ -8,25 +8,22 @@ from importlib.resources import files
 from flowq.status import BUSY, ENDED
 from flowq.ui.looks import glyph
 
-FOLDER = files("flowq.ui").joinpath("static")
-SCRIPT = FOLDER.joinpath("flowq.js").read_text("utf-8")
-FIELDS = FOLDER.joinpath("fields.js").read_text("utf-8")
+SCRIPT = files("flowq.ui").joinpath("static", "flowq.js").read_text("utf-8")
 
 
-def test_the_scripts_are_small():
-    assert len(SCRIPT.encode()) < 20_500
-    assert len(FIELDS.encode()) < 2_500
+def test_the_script_is_small():
+    assert len(SCRIPT.encode()) < 20_000
 
 
 def test_the_script_writes_text_as_text_and_evaluates_nothing():
     banned = (
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(|srcdoc|\.style\b"
     )
-    assert not re.findall(banned, SCRIPT + FIELDS)
+    assert not re.findall(banned, SCRIPT)
 
 
 def test_the_script_loads_nothing_from_elsewhere():
-    assert not re.findall(r"\bimport\b|https?://(?!www\.w3\.org/2000/svg)", SCRIPT + FIELDS)
+    assert not re.findall(r"\bimport\b|https?://(?!www\.w3\.org/2000/svg)", SCRIPT)
 
 
 def test_the_script_has_the_glyphs_of_the_pages():

@@ -21,7 +21,6 @@ const OVER = ["succeeded", "failed", "canceled", "removed"];
 const root = document.body.dataset.root;
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // What is invisible, or turns the direction of reading, is spelled as on the server.
 const spelled = (text) => String(text).replace(
@@ -49,12 +48,8 @@ const notes = new Map(); // what does not answer, since when; and what was done
 function note(what, text, since = ` since ${new Date().toISOString().slice(11, 19)} UTC`) {
 	if (!text) notes.delete(what);
 	else if (!since || !notes.has(what)) notes.set(what, text + since);
-	let shown = find("#connection");
-	if (!shown) {
-		shown = make("div", { id: "connection", role: "status" });
-		document.body.append(shown);
-	}
-	shown.className = notes.size > notes.has("act") ? "connection bad" : "connection";
+	const shown = find("#connection");
+	shown.classList.toggle("bad", notes.size > notes.has("act"));
 	setText(shown, [...notes.values()].join("; "));
 	shown.hidden = !notes.size;
 }
@@ -119,8 +114,6 @@ const KEPT = "pre[data-log], output, form[data-sent], form[data-edited]";
 const UNITS = "tr, li, article, form, details"; // changed as a whole, or not at all
 const KEPT_ATTRIBUTES = ["open", "aria-disabled", "tabindex"];
 
-document.addEventListener("input", ({ target }) => target.form?.setAttribute("data-edited", ""));
-
 const mayChange = (node) =>
 	node.nodeType !== 1 || node.dataset.done || !(node.matches(KEPT) || (node.matches(UNITS) && isBusy(node)));
 
@@ -169,12 +162,8 @@ async function readPage(selector) {
 	const page = new DOMParser().parseFromString(await reply.text(), "text/html");
 	setClock(page);
 	enable(page);
-	const old = findAll(`${selector}, footer time`);
-	steadily(() => findAll(`${selector}, footer time`, page).forEach((each, index) => old[index] && morph(old[index], each)));
-	for (const form of findAll("[data-unanswered]")) { // the page shows what has become of it
-		setText(find("output", form), "");
-		delete form.dataset.unanswered;
-	}
+	const parts = `${selector}, footer time`, old = findAll(parts);
+	steadily(() => findAll(parts, page).forEach((each, index) => old[index] && morph(old[index], each)));
 	tick();
 	followAll();
 	if (find(selector, page)) document.title = page.title;
@@ -207,12 +196,13 @@ async function keepFresh({ read, wait }) {
 			await read();
 			[failed, took] = [0, performance.now() - began];
 			note("page", "");
+			for (const done of answered) done();
 		} catch (error) {
-			failed = Math.min(failed + 1, 4);
+			asked.push(...answered);
+			failed = Math.min(failed + 1, 3);
 			note("page", error instanceof TypeError ? "not connected" : error.message);
 		}
-		reread(failed ? Math.min(LONGEST_RETRY_MS, REFRESH_MS * 2 ** failed) : wait(took));
-		for (const done of answered) done();
+		reread(failed ? REFRESH_MS * 2 ** failed : wait(took));
 	}
 }
 
@@ -227,21 +217,14 @@ function setState(element, state) {
 }
 
 function setCounts(element, counts) {
-	const named = ORDER.filter((state) => counts[state]);
-	const kept = new Map([...element.children].map((child) => [child.dataset.state, child]));
-	let at = element.firstChild;
-	for (const state of named) {
-		let part = kept.get(state);
-		kept.delete(state);
-		if (!part) {
-			const glyph = make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS[state]);
-			part = make("span", { "data-state": state }, glyph, make("span", { "data-count": state }), ` ${state}`);
-		}
+	const shown = [...element.children];
+	const parts = ORDER.filter((state) => counts[state]).map((state) => {
+		const part = shown.find((each) => each.dataset.state === state) || make("span", { "data-state": state },
+			make("span", { class: "glyph", "aria-hidden": "true" }, GLYPHS[state]), make("span", { "data-count": state }), ` ${state}`);
 		setText(find("[data-count]", part), counts[state].toLocaleString("en"));
-		if (part === at) at = at.nextSibling;
-		else element.insertBefore(part, at);
-	}
-	for (const gone of kept.values()) gone.remove();
+		return part;
+	});
+	if (parts.length !== shown.length || parts.some((part, index) => part !== shown[index])) element.replaceChildren(...parts);
 }
 
 function showJob(element, job) {
@@ -256,43 +239,33 @@ function showJob(element, job) {
 }
 
 class LiveRun {
+	retryMs = SOON_MS;
+	viewers = 1;
+	took = 0;
+	waiting = null; // frames, while the page is read
+
 	constructor(section) {
 		this.section = section;
-		this.run = section.dataset.live;
 		this.position = section.dataset.position || "";
 		this.status = find("[data-status] .state", section)?.dataset.state || "";
-		this.retryMs = SOON_MS;
-		this.viewers = 1;
-		this.took = 0;
-		this.waiting = []; // frames, while the page is read
-		this.isReading = false;
-		this.list();
 		// A browser opens few streams at a time, so one that nobody sees leaves its place.
 		document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
 		this.open();
 		keepFresh({ read: () => this.read(), wait: (took) => this.wait(IDLE_MS, took) });
 	}
 
-	list() { // which elements show which job
-		this.shown = new Map();
-		for (const each of findAll("[data-job]", this.section)) {
-			this.shown.set(each.dataset.job, [...(this.shown.get(each.dataset.job) || []), each]);
-		}
-	}
-
 	open() {
 		clearTimeout(this.timer);
 		if (this.source || document.hidden) return;
 		const after = this.position ? `?after=${encodeURIComponent(this.position)}` : "";
-		const source = (this.source = new EventSource(`${root}/api/runs/${encodeURIComponent(this.run)}/events${after}`));
+		const source = (this.source = new EventSource(`${root}/api/runs/${encodeURIComponent(this.section.dataset.live)}/events${after}`));
 		source.onopen = () => {
 			this.retryMs = SOON_MS;
 			if (notes.has("page")) reread(0);
 			note("page", "");
 			note("server", "");
 		};
-		source.addEventListener("snapshot", (event) => this.take(event));
-		source.addEventListener("frame", (event) => this.take(event));
+		for (const kind of ["snapshot", "frame"]) source.addEventListener(kind, (event) => this.take(event));
 		source.addEventListener("away", (event) => {
 			const { since } = JSON.parse(event.data);
 			note("server", since && "the server of the runs is away");
@@ -316,17 +289,14 @@ class LiveRun {
 	end({ status }) {
 		this.close();
 		this.status = status;
-		if (status === "removed") {
-			note("run", "this run is no longer kept");
-			return;
-		}
-		this.timer = setTimeout(() => this.open(), WATCH_MS); // a retry
+		if (status === "removed") note("run", "this run is no longer kept");
+		else this.timer = setTimeout(() => this.open(), WATCH_MS); // a retry
 	}
 
 	take(event) {
 		this.position = event.lastEventId;
 		const frame = JSON.parse(event.data);
-		if (this.isReading) this.waiting.push(frame);
+		this.waiting?.push(frame);
 		this.show(frame);
 	}
 
@@ -339,35 +309,29 @@ class LiveRun {
 			setText(find("[data-reason]", this.section), spelled(frame.reason));
 			for (const each of findAll("[data-counts]:not([data-job] *)", this.section)) setCounts(each, counts);
 		});
-		this.showJobs(Object.entries(jobs));
+		for (const each of findAll("[data-job]", this.section)) {
+			if (Object.hasOwn(jobs, each.dataset.job)) showJob(each, jobs[each.dataset.job]);
+		}
 		this.status = status;
 		if (own) document.title = document.title.replace(/^\S+/, GLYPHS[own] || "?");
 		if (!name) document.title = document.title.replace(/( \(\d+ failed\))? – flowq$/, `${failed ? ` (${failed} failed)` : ""} – flowq`);
 		if (before !== status || failures) toSay = `The run is ${status}: ${counts.finished || 0} finished, ${failed} failed`;
 		if (before !== status || look !== document.title[0]) reread(100);
-		else if (failures || Object.keys(jobs).length) reread(this.wait(failures ? SOON_MS : REREAD_MS, this.took));
+		else if (failures || Object.keys(jobs).length) reread(this.wait(failures ? SOON_MS : REREAD_MS));
 	}
 
-	wait(least, took) {
+	wait(least, took = this.took) {
 		this.took = took;
 		return OVER.includes(this.status) ? Infinity : Math.max(least, 40 * took, 1000 * this.viewers);
 	}
 
-	async showJobs(jobs) {
-		for (const [index, [name, job]] of jobs.entries()) {
-			for (const element of this.shown.get(name) || []) if (element.isConnected) showJob(element, job);
-			if (index % 500 === 499) await new Promise(requestAnimationFrame);
-		}
-	}
-
 	async read() { // what frames do not tell
-		this.isReading = true;
+		const frames = (this.waiting = []);
 		try {
 			await readPage("[data-live]");
-			this.list();
 		} finally {
-			this.isReading = false;
-			for (const frame of this.waiting.splice(0)) this.show(frame);
+			this.waiting = null;
+			frames.forEach((frame) => this.show(frame));
 		}
 	}
 }
@@ -378,34 +342,43 @@ function readValue(field) {
 	if (field.type === "checkbox") return field.checked;
 	const text = field.value, type = field.dataset.type;
 	if (type === "bool") return text === "true";
-	if (type === "labels") return Object.fromEntries(text.trim().split(/\s*\n\s*/).filter(Boolean).map((line) => line.split(/=(.*)/)));
+	if (type === "labels") {
+		const lines = text.trim().split(/\s*\n\s*/).filter(Boolean);
+		if (lines.some((line) => line.indexOf("=") < 1)) throw new Error("Write one label a line, as in team=data.");
+		return Object.fromEntries(lines.map((line) => line.split(/=(.*)/)));
+	}
 	const isNumber = type === "int" ? Number.isSafeInteger(Number(text)) : type === "float" && Number.isFinite(Number(text));
 	if (!(isNumber && text.trim()) && type !== "json" && type !== "list") return text;
 	try {
 		return JSON.parse(text);
-	} catch {
+	} catch (error) {
+		if (type === "json" && text) throw new Error(`This is not JSON: ${error.message}`);
 		return text; // the server says what is wrong with it
 	}
 }
 
-function readForm(form) {
+function readForm(form) { // null where a field does not fit
 	const body = {};
 	for (const field of form.elements) {
 		if (!field.name || field.disabled) continue;
 		const isLeftOut = field.type === "checkbox" ? !field.checked && !field.dataset.type : field.value === "" && !field.required;
 		if (isLeftOut && field.dataset.type !== "labels") continue;
 		const [, outer, name] = /^(?:([^.]*)\.)?(.*)$/s.exec(field.name);
-		(outer === undefined ? body : (body[outer] ??= {}))[name] = readValue(field);
+		try {
+			(outer === undefined ? body : (body[outer] ??= {}))[name] = readValue(field);
+		} catch (error) {
+			field.setCustomValidity(error.message);
+		}
 	}
-	return body;
+	return form.reportValidity() ? body : null;
 }
 
 // Without this script, buttons of acts would lead nowhere.
 const enable = (page) => findAll("form.act button", page).forEach((button) => { button.disabled = false; });
 
 async function act(form) {
-	if (form.dataset.sent) return;
-	if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
+	const body = !form.dataset.sent && readForm(form);
+	if (!body || (form.dataset.confirm && !confirm(form.dataset.confirm))) return;
 	const answer = find("output", form), button = find("button", form);
 	form.dataset.sent = "yes"; // `disabled` would take the focus away
 	button.setAttribute("aria-disabled", "true");
@@ -414,13 +387,16 @@ async function act(form) {
 		const reply = await fetch(form.getAttribute("action"), {
 			method: "POST",
 			headers: { "Content-Type": "application/json", "X-Flowq-Token": find('meta[name="flowq-token"]')?.content || "" },
-			body: JSON.stringify(readForm(form)),
+			body: JSON.stringify(body),
 		});
 		const said = await reply.json().catch(() => ({}));
 		answer.classList.toggle("bad", !reply.ok);
 		if (!reply.ok) {
 			setText(answer, spelled(`Not done: ${said.error?.message || `the server answered ${reply.status}`}`));
-			form.dispatchEvent(new CustomEvent("refused", { bubbles: true, detail: said.problems || [] }));
+			for (const { input, message } of said.problems || []) {
+				form.elements[`inputs.${input}`]?.setCustomValidity(spelled(message));
+			}
+			form.reportValidity();
 		} else {
 			const message = spelled(said.message || "Done.");
 			setText(answer, message);
@@ -430,7 +406,7 @@ async function act(form) {
 	} catch {
 		answer.classList.add("bad");
 		setText(answer, "No answer: it may have been done. The page will show it.");
-		form.dataset.unanswered = "yes";
+		rereadNow().then(() => setText(answer, ""));
 	}
 	delete form.dataset.sent;
 	button.removeAttribute("aria-disabled");
@@ -452,6 +428,15 @@ async function showDone(form, message) { // in the place of the form
 	head.focus({ preventScroll: true });
 }
 
+document.addEventListener("input", ({ target }) => {
+	target.form?.setAttribute("data-edited", "");
+	target.setCustomValidity("");
+});
+
+document.addEventListener("click", ({ target }) => { // what was refused may fit now
+	if (target.matches("form.act button")) for (const field of target.form.elements) field.setCustomValidity("");
+});
+
 document.addEventListener("submit", (event) => {
 	if (!event.target.matches("form.act")) return;
 	event.preventDefault();
@@ -463,7 +448,7 @@ document.addEventListener("submit", (event) => {
 async function follow(log) {
 	let from = Number(log.dataset.from) || 0, failed = 0, rest = "";
 	while (log.isConnected) {
-		await sleep(failed ? Math.min(LONGEST_RETRY_MS, SOON_MS * 2 ** failed) : SOON_MS);
+		await new Promise((done) => setTimeout(done, SOON_MS * 2 ** failed));
 		if (document.hidden) continue;
 		try {
 			const reply = await fetch(`${log.dataset.log}&from=${from}`);
@@ -481,7 +466,7 @@ async function follow(log) {
 			failed = 0;
 			if (said.is_complete) return;
 		} catch {
-			failed = Math.min(failed + 1, 5);
+			failed = Math.min(failed + 1, 4);
 		}
 	}
 }
@@ -504,7 +489,6 @@ document.addEventListener("keydown", (event) => {
 	if (search) {
 		event.preventDefault();
 		search.focus();
-		search.select();
 	}
 });
 
