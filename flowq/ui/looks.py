@@ -25,7 +25,9 @@ from flowq.render.lines import (
     spelled,
     write_value,
 )
+from flowq.render.progress import STATES
 from flowq.spec import Input
+from flowq.status import BAD, TOLERATED
 from flowq.ui.values import show_input
 
 _LOOKS_LIKE: Mapping[str, str] = {
@@ -47,11 +49,8 @@ _LOOKS_LIKE: Mapping[str, str] = {
 }
 """States of runs, executions, workers and schedules, and the states of jobs with the same glyph."""
 
-_ORDER = (
-    *("failed", "stopped", "expired", "tolerated", "started", "queued", "scheduled", "deferred"),
-    *("finished", "skipped", "canceled", "deleted"),
-)
-"""What is bad first, then what happens now: the order of counts."""
+_ORDER = (*BAD, TOLERATED, *STATES[len(BAD) :])
+"""The order of counts: that of all displays."""
 
 _BAR = 100.0
 

@@ -7,6 +7,7 @@ import pprint
 from collections.abc import Mapping
 from typing import Any
 
+from flowq.render.lines import write_value
 from flowq.runtime.views import to_printable
 
 MAX_VALUE = 8_000
@@ -18,11 +19,10 @@ WIDTH = 100
 
 def show_input(value: Any) -> str:
     """Return the value of an input as forms have it: a text as it is, all else as JSON."""
-    if isinstance(value, str):
-        return _cut(value)
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    is_long = len(text) > WIDTH and isinstance(value, list | dict)
-    return _cut(json.dumps(value, ensure_ascii=False, default=repr, indent=2) if is_long else text)
+    text = write_value(value)
+    if len(text) > WIDTH and isinstance(value, list | dict):
+        text = json.dumps(value, ensure_ascii=False, default=repr, indent=2)
+    return _cut(text)
 
 
 def show_inputs(values: Mapping[str, Any]) -> dict[str, str]:
